@@ -1,0 +1,62 @@
+"""What a handler may ask about the message it handles: `now`, `unique_id`, `delivery`; all from the record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timezone
+
+from msgspec import Struct
+
+from .errors import OrchestratorError
+
+
+class Handling(Struct, frozen=True):
+    """The message under way, as handlers may see it. `time` is when the message was made."""
+
+    id: str
+    type: str
+    time: datetime
+    user: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
+
+
+_handling: ContextVar[tuple[Handling, float, str] | None] = ContextVar("handling", default=None)
+
+
+@contextmanager
+def handling(message: Handling, at: float, scope: str) -> Iterator[None]:
+    """Let the code inside ask about `message`, handled at `at` (seconds since 1970); ids are made unique within `scope`."""
+    token = _handling.set((message, at, scope))
+    try:
+        yield
+    finally:
+        _handling.reset(token)
+
+
+def _current() -> tuple[Handling, float, str]:
+    current = _handling.get()
+    if current is None:
+        raise OrchestratorError("now(), unique_id() and delivery() answer only inside a saga's step or handler")
+    return current
+
+
+def now() -> datetime:
+    """The moment of this transition (UTC), the same when it is folded again. Errors: OrchestratorError outside a handler."""
+    return datetime.fromtimestamp(_current()[1], timezone.utc)
+
+
+def unique_id(label: str) -> str:
+    """32 hex digits that no other message, instance or label has; the same when it is folded again.
+    Errors: OrchestratorError outside a handler.
+    """
+    message, _, scope = _current()
+    return hashlib.blake2b(f"{scope}\0{message.id}\0{label}".encode(), digest_size=16).hexdigest()
+
+
+def delivery() -> Handling:
+    """The id, type, time, user and correlation of the message under way. Errors: OrchestratorError outside a handler."""
+    return _current()[0]

@@ -1,0 +1,80 @@
+"""What can go wrong, by what the catcher should do about it."""
+
+from __future__ import annotations
+
+
+class OrchestratorError(Exception):
+    """Everything this library raises on purpose."""
+
+
+class DefinitionError(OrchestratorError, TypeError):
+    """A saga, message or participant class that cannot be right; raised at import, with the remedy in its text."""
+
+
+class AppError(OrchestratorError):
+    """An app that cannot be loaded or cannot serve what is stored; mend the code or the configuration."""
+
+
+class ConfigError(OrchestratorError):
+    """A setting that is wrong or missing; its text names the setting and where it came from."""
+
+
+class BadMessage(OrchestratorError, ValueError):
+    """Bytes or a value that cannot be decoded as the message they claim to be (R16); sending them again will not help."""
+
+
+class StoreError(OrchestratorError):
+    """The base of what a store raises."""
+
+
+class VersionConflict(StoreError):
+    """Somebody else moved the instance first: load it again and decide again."""
+
+
+class DuplicateMessage(StoreError):
+    """This instance has applied a message of this id already: acknowledge it, nothing is to be done."""
+
+
+class StoreUnavailable(StoreError):
+    """Nothing is known of the last write: load again before deciding anything."""
+
+
+class StoreFull(StoreError):
+    """Nothing was written, there is no room: stop accepting, try again later."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is not a store, or is damaged, or of another schema version: stop; only a person can help."""
+
+
+class StoreLocked(StoreError):
+    """Another process writes this store; its text names the process id."""
+
+
+class NoStore(StoreError):
+    """There is no store at this place yet: nothing was created."""
+
+
+class BusUnavailable(OrchestratorError):
+    """The message may be out or not: send it again under the same id."""
+
+
+class Refused(OrchestratorError):
+    """The instance is not in a state for what was asked; nothing was changed."""
+
+
+class NotFound(OrchestratorError):
+    """There is no such instance, dead letter or saga."""
+
+
+class RetryAfter(OrchestratorError):
+    """Raised by a participant or listener: this attempt failed, try again after so many seconds."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        """Ask for the next attempt after `seconds`; `reason` is shown to people."""
+        super().__init__(reason or f"asked to be tried again after {seconds:g} s")
+        self.seconds = seconds
+
+
+class Fatal(OrchestratorError):
+    """Raised by a participant or listener: this failed and trying again will not help."""

@@ -1,0 +1,218 @@
+"""The ports: what a store, a bus and a clock must do. Their docstrings are the contract that the conformance suites hold."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self
+
+from msgspec import Struct
+
+from .errors import DuplicateMessage, VersionConflict
+from .machine.instance import Instance, Status
+from .machine.transition import Entry, Transition
+from .wire import Address, DeadLetter, Envelope, Outgoing
+
+MAX_PAGE = 500
+
+
+class Waiting(Struct, frozen=True):
+    """A row of the waiting room (R11)."""
+
+    id: int
+    envelope: Envelope
+    since: float
+    until: float
+
+    def expired(self, now: float) -> DeadLetter:
+        """What is left of it when its time is over (R11)."""
+        return DeadLetter(now, f"{self.envelope.address} did not start before its time was over", self.envelope)
+
+
+class Committed(Struct, frozen=True):
+    """A transition is on disk. `waiting`: for a new instance, the waiting room's messages for it, oldest first."""
+
+    waiting: tuple[Waiting, ...] = ()
+
+
+Result = Committed | VersionConflict | DuplicateMessage
+
+
+class Due(Struct, frozen=True):
+    """An outbox row that is to go. `position` grows with each row put."""
+
+    position: int
+    outgoing: Outgoing
+
+
+class Find(Struct, frozen=True):
+    """Which instances; a filter left at its default does not filter. `since`: updated at or after, seconds since 1970.
+    `is_open`: neither completed, compensated nor killed. `cursor`: from the page before. `limit` at most 500.
+    """
+
+    saga: str = ""
+    key: str = ""
+    status: Status | None = None
+    parked: bool | None = None
+    is_open: bool | None = None
+    since: float | None = None
+    limit: int = 20
+    cursor: str = ""
+
+
+class Page(Struct, frozen=True):
+    """Instances, the newest started first; `next` is the cursor of the following page, empty at the end."""
+
+    items: tuple[Instance, ...]
+    next: str = ""
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """What a store holds, at one moment."""
+
+    instances: dict[str, dict[str, int]]  # saga -> status -> how many
+    parked: int = 0
+    paused: int = 0
+    busy: int = 0  # instances with an answer or retry to come
+    outbox: int = 0
+    waiting: int = 0
+    dead: int = 0
+    overdue: int = 0  # timers due for more than 30 s
+    next_wake_at: float | None = None
+    oldest_retry: Address | None = None  # the instance whose parked or retried call is the longest without an update
+    size_bytes: int = 0
+    schema: int = 0
+
+
+class Store(Protocol):
+    """Where instances live. Opened with `async with`. One process writes; `read_only` opens for people beside it.
+
+    Raises StoreUnavailable, StoreFull, StoreCorrupt from every method; StoreLocked and NoStore from opening.
+    """
+
+    @classmethod
+    def from_url(cls, url: str, *, read_only: bool = False) -> Self:
+        """The store that a URL names, not opened yet. Errors: ConfigError."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
+        """Store each transition whole or not at all, all of them in one durable write, in order; one result each.
+
+        A VersionConflict or DuplicateMessage is *returned* in a transition's place and leaves its neighbours alone:
+        duplicate, if the instance (same run) has a history row with the message's id; a conflict, if the stored version is not
+        one less than the instance's. `seen`: a pair known already makes the whole transition a duplicate. A new run
+        of a key (version 1 over an ended instance) replaces the instance and its history. When this raises, nothing is stored (StoreFull)
+        or nothing is known (StoreUnavailable). When it returns, a power cut loses nothing of it.
+        """
+        ...
+
+    async def load(self, addresses: Sequence[Address]) -> list[Instance | None]:
+        """The instances as last committed, in the order asked; None where there is none."""
+        ...
+
+    async def due(self, now: float, limit: int, after: int = 0) -> list[Due]:
+        """Outbox rows with no due time or one at or before `now`, whose position is greater than `after`, oldest first."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """The earliest `due_at` among outbox rows that have one."""
+        ...
+
+    async def wakes(self, now: float, limit: int) -> list[Address]:
+        """Instances whose `wake_at` is at or before `now`, the longest overdue first."""
+        ...
+
+    async def next_wake(self) -> float | None:
+        """The earliest `wake_at` of all instances."""
+        ...
+
+    async def waiting_for(self, limit: int) -> list[Waiting]:
+        """Rows of the waiting room whose instance exists and is open (after a crash between its start and their delivery)."""
+        ...
+
+    async def prune(self, now: float, ended_before: float) -> int:
+        """Remove instances that ended before that moment, with history, a child not before its parent (R14); inbox
+        entries of that age; and turn waiting-room rows past their time into dead letters (R11). Returns how many instances went.
+        """
+        ...
+
+    async def find(self, query: Find) -> Page:
+        """Instances by filter."""
+        ...
+
+    async def history(self, address: Address, after: int = 0, limit: int = MAX_PAGE) -> list[Entry]:
+        """The transitions of an instance with a version greater than `after`, in order."""
+        ...
+
+    async def dead_letters(self, after: int = 0, limit: int = MAX_PAGE) -> list[DeadLetter]:
+        """Dead letters with an id greater than `after`, oldest first."""
+        ...
+
+    async def waiting(self, after: int = 0, limit: int = MAX_PAGE) -> list[Waiting]:
+        """The waiting room, oldest first."""
+        ...
+
+    async def counts(self, now: float) -> Counts:
+        """How many of everything; answered from indexes."""
+        ...
+
+
+class Delivered(Protocol):
+    """One message that a bus hands over. Exactly one of `ack` and `nack` settles it."""
+
+    @property
+    def body(self) -> bytes:
+        """CloudEvents 1.0 JSON."""
+        ...
+
+    async def ack(self) -> None:
+        """It is safe with us: never send it again."""
+        ...
+
+    async def nack(self, delay: float = 0.0) -> None:
+        """Send it again, not before `delay` seconds."""
+        ...
+
+
+class Bus(Protocol):
+    """What carries messages between processes, at least once, in any order. Opened with `async with`. Error: BusUnavailable."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """The bus that a URL names, not opened yet. Errors: ConfigError."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Send (type, CloudEvents JSON) pairs; returns when the broker has them all durably."""
+        ...
+
+    def subscribe(
+        self, types: Sequence[str], group: str, prefetch: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivered]]]:
+        """Batches of messages of these types; each goes to one member of the group; at most `prefetch` unsettled.
+
+        A group exists from its first subscription on; what is not settled when the subscriber leaves is sent again.
+        """
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether the broker answers."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, as the shell sees it."""
+
+    def now(self) -> float:
+        """Seconds since 1970, UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so many seconds."""
+        ...
