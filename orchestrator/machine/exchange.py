@@ -1,0 +1,112 @@
+"""One exchange with a participant, the same for a do and for its undo: ask, be answered, try again."""
+
+from __future__ import annotations
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from ..retry import Retry
+from ..wire import NOTHING, Kind, Outgoing, Route
+from .instance import Call, CallKind, Instance, Payload, Undo, Visit
+from .turn import Turn, silence
+
+UNWIND = Payload(type="Unwind", data=Raw(bytes(NOTHING)))
+
+
+def ask(turn: Turn, visit: Visit, call: Call) -> None:
+    """Send the next attempt of the do, or of the undo once that is asked for, with its timer (R10)."""
+    call.attempt += 1
+    if call.attempt == call.base + 1:
+        call.first_at = turn.now
+    limit = None if is_to_child(call) else policy(turn, visit, call).timeout
+    call.timeout_at = None if limit is None else turn.now + limit
+    call.retry_at = None
+    call.parked = ""
+    call.held = turn.instance.paused
+    turn.send(_row(turn, visit, call))
+
+
+def settle(turn: Turn, visit: Visit, call: Call) -> None:
+    """The exchange under way is over, whatever came of it: no timer, no row."""
+    silence(call)
+    turn.take_out(exchange_id(turn.instance, visit, call))
+
+
+def try_again(turn: Turn, visit: Visit, call: Call, error: str, asked_s: float | None, fatal: bool) -> bool:
+    """Plan the next attempt after a failed one (R19); False when the attempts are used up."""
+    name = exchange_id(turn.instance, visit, call)
+    settle(turn, visit, call)
+    call.error = turn.instance.last_error = error
+    if fatal:
+        return False
+    count = call.attempt - call.base
+    delay = policy(turn, visit, call).delay(name, count, turn.now - call.first_at, error, asked_s)
+    if delay is None:
+        return False
+    call.retry_at = turn.now + delay
+    turn.note(f"{label(visit, call)}: attempt {count} failed, again in {delay:.3g} s: {error}")
+    return True
+
+
+def afresh(turn: Turn, visit: Visit, call: Call) -> None:
+    """An operator's retry: the same key, the attempts counted from here (R17)."""
+    settle(turn, visit, call)
+    call.base = call.attempt
+    ask(turn, visit, call)
+
+
+def exchange_id(instance: Instance, visit: Visit, call: Call) -> str:
+    """The key of what is under way: the command's, or its undo's (R3)."""
+    return instance.undo_id(visit, call) if call.unwinding is Undo.ASKED else instance.command_id(visit, call)
+
+
+def policy(turn: Turn, visit: Visit, call: Call) -> Retry:
+    """The step's retry policy; an undo's is patient (R8)."""
+    retry = turn.step_of(visit).retry
+    return retry.patient() if call.unwinding is Undo.ASKED else retry
+
+
+def is_to_child(call: Call) -> bool:
+    """Whether what is under way is the start or the unwinding of a child."""
+    if call.unwinding is not Undo.ASKED:
+        return call.kind is CallKind.CHILD
+    return call.undo_kind is CallKind.CHILD
+
+
+def label(visit: Visit, call: Call) -> str:
+    """The call as people name it: `reserve[2]#1`, `undo of reserve[2]#1`."""
+    element = f"[{call.index}]" if call.index >= 0 else ""
+    name = f"{visit.step}{element}#{visit.number}"
+    return f"undo of {name}" if call.unwinding is Undo.ASKED else name
+
+
+def _row(turn: Turn, visit: Visit, call: Call) -> Outgoing:
+    instance = turn.instance
+    name = exchange_id(turn.instance, visit, call)
+    undoing = call.unwinding is Undo.ASKED
+    payload = (call.undo if undoing else call.command) or UNWIND
+    if is_to_child(call):
+        kind = Kind.UNWIND if undoing else Kind.START
+        # a later attempt is another message: the child's inbox knows the first one
+        id = name if call.attempt == 1 else f"{name}@{call.attempt}"
+        assert call.command is not None and call.child
+        letter = replace(
+            turn.envelope(kind, id, UNWIND if undoing else payload),
+            saga=call.child,
+            key=instance.command_id(visit, call),
+            reply_to=name,
+            attempt=call.attempt,
+            answer_to=instance.address,
+        )
+        return Outgoing(name=name, route=Route.INSTANCE, envelope=letter, sender=instance.address)
+    letter = replace(
+        turn.envelope(Kind.COMMAND, name, payload), saga=instance.saga, key=instance.key, attempt=call.attempt
+    )
+    return Outgoing(
+        name=name,
+        route=Route.COMMAND,
+        envelope=letter,
+        deadline=call.timeout_at,
+        undoes=instance.command_id(visit, call) if undoing else "",
+        sender=instance.address,
+    )

@@ -1,0 +1,170 @@
+"""The way forward: entering steps, and going on until nothing more can move by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from ..definition import StepDefinition
+from ..messages import Command, Event, Query
+from ..saga import Child, Wait
+from .ending import end
+from .events import receive, wanting
+from .exchange import ask
+from .instance import Call, CallKind, Do, Status, Then, Undo, Visit, VisitState
+from .turn import HandlerBug, Turn
+from .unwinding import UNANSWERED, go_back, pivot_must_be_waited_for, unwind
+from .visits import finish, payload, store_undo
+
+
+def proceed(turn: Turn) -> None:
+    """Go on until every way forward waits for a message: undos first, then what they held up, then the next steps."""
+    instance = turn.instance
+    while not instance.status.is_end:
+        if instance.unwind_wanted and not pivot_must_be_waited_for(turn):
+            unwind(turn, instance.unwind_wanted)
+        if not go_back(turn):
+            return
+        if instance.status is Status.COMPENSATING:
+            end(turn, Status.COMPENSATED)
+        elif instance.then is not None:
+            _follow_through(turn, instance.then)
+        elif not (_finish_settled(turn) or _enter_next(turn)):
+            if turn.open_visits():
+                return
+            end(turn, Status.COMPLETED)
+
+
+# A step begins.
+
+
+def enter(turn: Turn, step: StepDefinition) -> None:
+    """Begin a visit: run the step once, store what it sends and its undo, then send (R5)."""
+    instance = turn.instance
+    number = instance.numbers.get(step.name, 0) + 1
+    if number > turn.limits.visits:
+        raise HandlerBug(f"{step.name} would be visited more than {turn.limits.visits} times in one run")
+    instance.serial += 1
+    instance.numbers[step.name] = number
+    visit = Visit(
+        serial=instance.serial, step=step.name, number=number, entered_at=turn.now, after=_let_it_start(turn, step)
+    )
+    if step.timeout is not None:
+        visit.timeout_at = turn.now + step.timeout
+    instance.visits.append(visit)
+    turn.note(f"{step.name}#{number} entered")
+    sent = turn.ask(instance.visit_id(visit), step.function)
+    if isinstance(sent, Wait):
+        _wait(turn, visit, sent)
+        return
+    visit.calls = _calls(turn, step, visit, sent)
+    for call in visit.calls:
+        store_undo(turn, visit, call)
+    feed(turn, visit)
+
+
+def feed(turn: Turn, visit: Visit) -> None:
+    """Send what waits for its turn, as far as `at_once` allows."""
+    at_once = turn.step_of(visit).at_once or len(visit.calls)
+    under_way = sum(call.do is Do.ASKED and not call.parked for call in visit.calls)
+    for call in visit.calls:
+        if call.do is Do.WAITING and call.unwinding is Undo.NONE and under_way < at_once:
+            call.do = Do.ASKED
+            ask(turn, visit, call)
+            under_way += 1
+
+
+def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
+    visit.waiting = True
+    visit.wait_s = wait.seconds
+    if wait.seconds is not None:
+        visit.wake_at = turn.now + wait.seconds
+    elif wait.until is not None:
+        visit.wake_at = wait.until.timestamp() if isinstance(wait.until, datetime) else float(wait.until)
+    for envelope in list(turn.instance.kept):
+        handler = wanting(turn, visit, envelope)
+        if handler is not None and visit.state is VisitState.OPEN and visit.waiting:
+            turn.instance.kept.remove(envelope)
+            receive(turn, visit, handler, envelope)
+
+
+def _calls(turn: Turn, step: StepDefinition, visit: Visit, sent: object) -> list[Call]:
+    if sent is None:
+        return []
+    if not isinstance(sent, list | tuple):
+        return [_call(turn, step, visit, sent, -1)]
+    items: Sequence[object] = sent
+    if len(items) > turn.limits.fan_out:
+        raise HandlerBug(f"{step.name} sends {len(items)} at once, more than {turn.limits.fan_out}")
+    return [_call(turn, step, visit, item, index) for index, item in enumerate(items)]
+
+
+def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: object, index: int) -> Call:
+    if isinstance(sent, Event):
+        event = payload(sent)
+        turn.publish(turn.instance.command_id(visit, Call(kind=CallKind.EVENT, index=index)), event)
+        turn.note(f"published {event.type}")
+        return Call(kind=CallKind.EVENT, command=event, index=index, do=Do.YES)
+    if isinstance(sent, Command):
+        kind = CallKind.QUERY if isinstance(sent, Query) else CallKind.COMMAND
+        return Call(kind=kind, command=payload(sent), index=index)
+    if isinstance(sent, Child):
+        return Call(kind=CallKind.CHILD, command=payload(sent.event), index=index, child=sent.saga.__name__)
+    raise HandlerBug(f"{step.name} returned {sent!r}: a step returns a command, an event, a Wait, a Child or None")
+
+
+def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
+    """The visits whose end lets this one start (R7): the latest of each predecessor; after a Goto, all open ends."""
+    live = [v for v in turn.instance.visits if v.state is not VisitState.UNDONE and not v.closed]
+    latest = {visit.step: visit.serial for visit in live}
+    found = tuple(latest[name] for name in step.after if name in latest)
+    if found or not step.after:
+        return found
+    inner = {serial for visit in live for serial in visit.after}
+    return tuple(visit.serial for visit in live if visit.serial not in inner)
+
+
+# A step goes on and ends.
+
+
+def _finish_settled(turn: Turn) -> bool:
+    moved = False
+    for visit in turn.open_visits():
+        if visit.waiting or visit.parked:
+            continue
+        feed(turn, visit)
+        if all(_is_settled(call) for call in visit.calls):
+            finish(turn, visit)
+            moved = True
+    return moved
+
+
+def _is_settled(call: Call) -> bool:
+    if call.parked or call.do in (Do.WAITING, Do.ASKED) or call.unwinding in UNANSWERED:
+        return False
+    return call.do in (Do.YES, Do.CLEAN, Do.SKIPPED) or call.unwinding is not Undo.NONE
+
+
+def _enter_next(turn: Turn) -> bool:
+    passed = turn.instance.passed
+    under_way = {visit.step for visit in turn.open_visits()}
+    for step in turn.definition.steps.values():
+        if step.name in passed or step.name in under_way:
+            continue
+        if all(name in passed for name in step.after):
+            enter(turn, step)
+            return True
+    return False
+
+
+def _follow_through(turn: Turn, then: Then) -> None:
+    """What a Goto or Finish left behind is undone: now go there (R21)."""
+    instance = turn.instance
+    instance.then = None
+    if not then.step:
+        end(turn, Status.COMPLETED)
+        return
+    target = turn.definition.steps[then.step]
+    ahead = target.reach | {target.name}
+    instance.passed = [name for name in turn.definition.steps if name not in ahead]
+    enter(turn, target)

@@ -1,0 +1,233 @@
+"""One message being handled: a working copy of the instance, the user's code on it, and what is to go out."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from copy import copy
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from ..context import Handling, handling
+from ..definition import Definition, StepDefinition
+from ..errors import OrchestratorError
+from ..messages import decode
+from ..saga import Saga, decode_state, definition_of, encode_state
+from ..wire import DeadLetter, Envelope, Kind, Outgoing, Route
+from .instance import Call, Do, Instance, Payload, Undo, Visit, VisitState
+from .limits import MachineLimits
+from .transition import Outcome, Transition
+
+
+class HandlerBug(OrchestratorError):
+    """A saga's own code raised or returned what makes no sense there; the text is the traceback (R15)."""
+
+
+class Turn:
+    """Everything one message changes, until it is a Transition. Only the copy is touched; a raise leaves nothing."""
+
+    def __init__(
+        self, definition: Definition, instance: Instance, message: Envelope, now: float, limits: MachineLimits
+    ) -> None:
+        """Begin to handle `message` at `now` (seconds since 1970)."""
+        self.definition = definition
+        self.instance = _working_copy(instance)
+        self.instance.version += 1
+        self.instance.updated_at = now
+        self.message = message  # the one whose content is handled: of a NEXT, the queued one
+        self.arrived = message  # the one that becomes the history row
+        self.now = now
+        self.limits = limits
+        self.outcome = Outcome.APPLIED
+        self.notes: list[str] = []
+        self.put: dict[str, Outgoing] = {}
+        self.remove: dict[str, None] = {}
+        self.dead: list[DeadLetter] = []
+        self._saga: Any = None
+
+    # What the turn becomes.
+
+    def transition(self) -> Transition:
+        """The finished value."""
+        return Transition(
+            at=self.now,
+            instance=self.instance,
+            message=self.arrived,
+            outcome=self.outcome,
+            notes=tuple(self.notes),
+            put=tuple(self.put.values()),
+            remove=tuple(name for name in self.remove if name not in self.put),
+            dead=tuple(self.dead),
+        )
+
+    def note(self, text: str) -> None:
+        """Say what happened, for people."""
+        self.notes.append(text)
+
+    def ends_as(self, outcome: Outcome, why: str) -> None:
+        """The message changes nothing but is on record, with the reason."""
+        self.outcome = outcome
+        self.note(why)
+
+    # Looking around.
+
+    def step_of(self, visit: Visit) -> StepDefinition:
+        """The definition of the step that is visited."""
+        return self.definition.steps[visit.step]
+
+    def open_visits(self) -> list[Visit]:
+        """The visits under way, in the order entered."""
+        return [visit for visit in self.instance.visits if visit.state is VisitState.OPEN]
+
+    # The user's code.
+
+    @property
+    def saga(self) -> Any:
+        """The user's object with the present state."""
+        if self._saga is None:
+            self._saga = decode_state(self.definition, self.instance.state)
+        return self._saga
+
+    def begin(self, starter: Callable[[Any], Any], event: Any) -> None:
+        """Let the starter make the first state."""
+        self._saga = self._run("start", starter, event)
+        if not isinstance(self._saga, self.definition.cls):
+            raise HandlerBug(
+                f"the start of {self.definition.name} returned {self._saga!r}, not a {self.definition.name}"
+            )
+        self._save()
+
+    def ask(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a step or handler on the saga and keep what it wrote."""
+        result = self._run(scope, function, self.saga, *arguments)
+        self._save()
+        return result
+
+    def compensation(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a `.compensate`: it may run again any time, so it must not write."""
+        result = self._run(scope, function, self.saga, *arguments)
+        if bytes(self._encoded()) != bytes(self.instance.state):
+            raise HandlerBug(
+                f"{self.definition.name}.{function.__name__} wrote to the saga: a compensation must not write"
+            )
+        return result
+
+    def decoded(self, type_name: str, data: Raw, version: int = 1) -> Any:
+        """A message of one of the definition's types (or a child's state). Errors: BadMessage."""
+        cls = self.definition.types[type_name]
+        if issubclass(cls, Saga):
+            return decode_state(definition_of(cls), data)
+        return decode(cls, data, version)
+
+    def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        message = self.message
+        seen = Handling(
+            id=message.id,
+            type=message.type,
+            time=datetime.fromtimestamp(message.time, UTC),
+            user=message.user,
+            correlation_id=message.correlation_id or self.instance.correlation_id,
+            causation_id=message.causation_id,
+        )
+        try:
+            with handling(seen, self.now, f"{self.instance.saga}/{self.instance.key}~{self.instance.run}/{scope}"):
+                return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise HandlerBug(_users_traceback(error)) from error
+
+    def _encoded(self) -> Raw:
+        try:
+            return Raw(encode_state(self._saga))
+        except Exception as error:
+            raise HandlerBug(f"the state of {self.definition.name} cannot be stored: {error}") from error
+
+    def _save(self) -> None:
+        self.instance.state = self._encoded()
+
+    # What goes out.
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Put a row into the outbox, or hold it while the instance is paused (R17)."""
+        if self.instance.paused:
+            self.instance.held.append(outgoing)
+            return
+        self.put[outgoing.name] = outgoing
+        self.remove.pop(outgoing.name, None)
+
+    def take_out(self, name: str) -> None:
+        """Take a row out of the outbox that became pointless (R1)."""
+        self.put.pop(name, None)
+        self.remove[name] = None
+        self.instance.held = [row for row in self.instance.held if row.name != name]
+
+    def publish(self, name: str, event: Payload) -> None:
+        """Publish an event under a derived id (R3)."""
+        envelope = self.envelope(Kind.EVENT, name, event)
+        self.send(Outgoing(name=name, route=Route.EVENT, envelope=envelope, sender=self.instance.address))
+
+    def envelope(self, kind: Kind, id: str, payload: Payload) -> Envelope:
+        """A message of this instance's making."""
+        return Envelope(
+            id=id,
+            kind=kind,
+            type=payload.type,
+            data=payload.data,
+            time=self.now,
+            version=payload.version,
+            correlation_id=self.instance.correlation_id,
+            causation_id=self.arrived.id,
+            traceparent=self.instance.traceparent,
+        )
+
+    def answer_parent(self, reply: Envelope) -> None:
+        """Answer the command of the parent (R22)."""
+        parent = self.instance.answer_to
+        if parent is not None:
+            addressed = replace(reply, saga=parent.saga, key=parent.key)
+            row = Outgoing(name=reply.id, route=Route.INSTANCE, envelope=addressed, sender=self.instance.address)
+            self.put[row.name] = row  # past `send`: an answer is never held
+
+    def discard(self, message: Envelope, reason: str, error: str = "") -> None:
+        """Make a dead letter of a message."""
+        self.dead.append(DeadLetter(at=self.now, reason=reason, envelope=message, error=error))
+
+
+def silence(call: Call) -> None:
+    """Nothing of this call's present exchange is under way any more."""
+    call.timeout_at = call.retry_at = None
+    call.parked = ""
+    call.held = False
+
+
+def is_awaited(visit: Visit, call: Call) -> bool:
+    """Whether the do of this call may still be answered: from its first send until answered, left or given up (R4)."""
+    return visit.state is VisitState.OPEN and call.do is Do.ASKED and call.unwinding is Undo.NONE
+
+
+def _working_copy(instance: Instance) -> Instance:
+    fresh = copy(instance)
+    fresh.visits = [_visit_copy(visit) for visit in instance.visits]
+    fresh.numbers = dict(instance.numbers)
+    fresh.passed = list(instance.passed)
+    fresh.kept = list(instance.kept)
+    fresh.queue = list(instance.queue)
+    fresh.held = list(instance.held)
+    return fresh
+
+
+def _visit_copy(visit: Visit) -> Visit:
+    fresh = copy(visit)
+    fresh.calls = [copy(call) for call in visit.calls]
+    return fresh
+
+
+def _users_traceback(error: BaseException) -> str:
+    """The traceback from the user's first frame on."""
+    frames = error.__traceback__
+    own = frames.tb_frame.f_code.co_filename if frames else ""
+    while frames is not None and frames.tb_frame.f_code.co_filename == own:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
