@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
@@ -28,7 +28,7 @@ _handling: ContextVar[tuple[Handling, float, str] | None] = ContextVar("handling
 
 
 @contextmanager
-def handling(message: Handling, at: float, scope: str) -> Iterator[None]:
+def handling(message: Handling, at: float, scope: str) -> Generator[None]:
     """Let the code inside ask about `message`, handled at `at` (seconds since 1970); ids are made unique within `scope`."""
     token = _handling.set((message, at, scope))
     try:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 NOTHING = Raw(b"{}")
+NULL = Raw(b"null")
 
 
 class Kind(StrEnum):
@@ -123,7 +124,7 @@ class Request(Struct, frozen=True, omit_defaults=True):
     why: str = ""
     step: str = ""
     element: int = -1
-    reply: Raw | None = None
+    reply: Raw = NULL
     reply_type: str = ""
     undo: bool = True
 

@@ -13,7 +13,7 @@ from .turn import Turn, silence
 
 
 def end(turn: Turn, status: Status) -> None:
-    """Nothing moves any more: no command, timer or kept event is left; only events and the answer to the parent leave (I8)."""
+    """Nothing moves any more: no command, timer or kept event is left; only events and an answer still leave (I8)."""
     instance = turn.instance
     instance.status = status
     instance.ended_at = turn.now

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, cast
 
 from ..definition import StepDefinition
-from ..messages import Command, Event, Query
+from ..messages import Command, Event, Message, Query
 from ..saga import Child, Wait
 from .ending import end
 from .events import receive, wanting
@@ -88,18 +89,18 @@ def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
             receive(turn, visit, handler, envelope)
 
 
-def _calls(turn: Turn, step: StepDefinition, visit: Visit, sent: object) -> list[Call]:
+def _calls(turn: Turn, step: StepDefinition, visit: Visit, sent: Any) -> list[Call]:
     if sent is None:
         return []
     if not isinstance(sent, list | tuple):
         return [_call(turn, step, visit, sent, -1)]
-    items: Sequence[object] = sent
+    items = cast(Sequence[Any], sent)
     if len(items) > turn.limits.fan_out:
         raise HandlerBug(f"{step.name} sends {len(items)} at once, more than {turn.limits.fan_out}")
     return [_call(turn, step, visit, item, index) for index, item in enumerate(items)]
 
 
-def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: object, index: int) -> Call:
+def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: Any, index: int) -> Call:
     if isinstance(sent, Event):
         event = payload(sent)
         turn.publish(turn.instance.command_id(visit, Call(kind=CallKind.EVENT, index=index)), event)
@@ -107,9 +108,10 @@ def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: object, index: i
         return Call(kind=CallKind.EVENT, command=event, index=index, do=Do.YES)
     if isinstance(sent, Command):
         kind = CallKind.QUERY if isinstance(sent, Query) else CallKind.COMMAND
-        return Call(kind=kind, command=payload(sent), index=index)
+        return Call(kind=kind, command=payload(cast(Message, sent)), index=index)
     if isinstance(sent, Child):
-        return Call(kind=CallKind.CHILD, command=payload(sent.event), index=index, child=sent.saga.__name__)
+        child: Child[Any] = sent
+        return Call(kind=CallKind.CHILD, command=payload(child.event), index=index, child=child.saga.__name__)
     raise HandlerBug(f"{step.name} returned {sent!r}: a step returns a command, an event, a Wait, a Child or None")
 
 

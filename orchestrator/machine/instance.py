@@ -202,7 +202,7 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer, a retry or a queued message is to come without anything from outside (not a Wait, not parked)."""
+        """Whether an answer, a retry or a queued message will come by itself; a Wait or a parked step counts not."""
         if self.status.is_end or self.bug is not None or self.paused:
             return False
         return bool(self.queue) or any(

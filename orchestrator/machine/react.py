@@ -74,12 +74,16 @@ def set_aside(
 
 
 def migrate(definition: Definition, instance: Instance) -> Instance:
-    """The instance with its state lifted to the definition's version (R18). Errors: DefinitionError without a migration."""
+    """The instance with its state lifted to the definition's version (R18).
+
+    Errors: DefinitionError when there is no migration, or the instance is newer than this code.
+    """
     if instance.definition_version == definition.version or instance.starter == "":
         return instance
     if instance.definition_version > definition.version:
         raise DefinitionError(
-            f"{instance.address} is of version {instance.definition_version} of {definition.name}, newer than this code's {definition.version}"
+            f"{instance.address} is of version {instance.definition_version} of {definition.name}, "
+            f"newer than this code's {definition.version}"
         )
     state = Raw(migrated(definition, instance.state, instance.definition_version))
     return replace(instance, state=state, definition_version=definition.version)

@@ -17,7 +17,10 @@ ATTEMPT, RETRY, STEP, WAIT, DEADLINE, NEXT = "attempt", "retry", "step", "wait",
 
 
 def next_timer(instance: Instance, now: float) -> Envelope | None:
-    """The timer that is due the longest at `now` (or the next message queued behind a mended bug), as the message to handle; None: none."""
+    """The timer that is due the longest at `now`, as the message to handle; None: none.
+
+    While messages are queued behind a mended bug, it is the word to go on with the next of them (R15).
+    """
     if instance.status.is_end or instance.bug is not None:
         return None
     if instance.queue:
@@ -41,7 +44,7 @@ def timer(turn: Turn) -> None:
 
 
 def _armed(instance: Instance) -> Iterator[tuple[float, str, str, int]]:
-    """Every timer that runs: its moment, its name, what it is about, the attempt. A pause stops all but the deadline (R17)."""
+    """Every timer that runs: moment, name, what it is about, attempt. A pause stops all but the deadline (R17)."""
     if instance.deadline_at is not None:
         yield instance.deadline_at, DEADLINE, "", 0
     if instance.paused:

@@ -117,7 +117,7 @@ class Turn:
 
     def decoded(self, type_name: str, data: Raw, version: int = 1) -> Any:
         """A message of one of the definition's types (or a child's state). Errors: BadMessage."""
-        cls = self.definition.types[type_name]
+        cls: Any = self.definition.types[type_name]
         if issubclass(cls, Saga):
             return decode_state(definition_of(cls), data)
         return decode(cls, data, version)

@@ -89,8 +89,9 @@ def go_back(turn: Turn) -> bool:
             under_way = sum(call.unwinding is Undo.ASKED for call in visit.calls)
             for call in visit.calls:
                 if call.unwinding is Undo.WANTED and under_way < at_once[visit.serial]:
-                    published |= _undo(turn, visit, call)
-                    under_way += call.unwinding is Undo.ASKED
+                    was_event = _undo(turn, visit, call)
+                    published |= was_event
+                    under_way += not was_event
         if not published:
             break
     return not any(unanswered(visit) for visit in turn.instance.visits)

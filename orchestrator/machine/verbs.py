@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from ..errors import BadMessage
 from ..messages import replies_of, type_name
-from ..wire import Kind, Request, Verb
+from ..wire import NOTHING, NULL, Kind, Request, Verb
 from .ending import end
 from .events import receive
 from .exchange import label, policy, settle
@@ -186,7 +185,7 @@ def _event_in_place(turn: Turn, visit: Visit, request: Request) -> None:
     step = turn.step_of(visit)
     names = {type_name(cls): handler for handler in step.on for cls in handler.types}
     name = request.reply_type or (next(iter(names)) if len(names) == 1 else "")
-    if request.reply is None:
+    if request.reply == NULL:
         finish(turn, visit)
     elif name not in names:
         _refuse(turn, f"{visit.step} waits for one of these types: {', '.join(names)}")
@@ -197,7 +196,7 @@ def _event_in_place(turn: Turn, visit: Visit, request: Request) -> None:
 
 def _given(turn: Turn, name: str, request: Request) -> Any:
     try:
-        return turn.decoded(name, request.reply if request.reply is not None else Raw(b"{}"))
+        return turn.decoded(name, NOTHING if request.reply == NULL else request.reply)
     except BadMessage as error:
         _refuse(turn, f"the reply is not a {name}: {error}")
         return None

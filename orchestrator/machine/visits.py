@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Raw
 
 from ..definition import Handler
-from ..messages import Command, Event, Query, encode, type_name, type_version
+from ..messages import Command, Event, Message, Query, encode, type_name, type_version
 from .ending import refuse_unwinding
 from .instance import Call, CallKind, Payload, Visit, VisitState
 from .turn import HandlerBug, Turn
@@ -62,7 +62,7 @@ def store_undo(turn: Turn, visit: Visit, call: Call) -> None:
     elif isinstance(undo, Event):
         call.undo, call.undo_kind = payload(undo), CallKind.EVENT
     elif isinstance(undo, Command) and not isinstance(undo, Query):
-        call.undo, call.undo_kind = payload(undo), CallKind.COMMAND
+        call.undo, call.undo_kind = payload(cast(Message, undo)), CallKind.COMMAND
     else:
         raise HandlerBug(f"the compensation of {step.name} returned {undo!r}: it returns a command, an event or None")
 
@@ -74,7 +74,7 @@ def command_for(turn: Turn, handler: Handler, call: Call) -> tuple[Any, ...]:
     return (turn.decoded(call.command.type, call.command.data, call.command.version),)
 
 
-def payload(message: Any) -> Payload:
+def payload(message: Message) -> Payload:
     """A message as it is stored and sent."""
     cls = type(message)
     return Payload(type=type_name(cls), data=Raw(encode(message)), version=type_version(cls))
