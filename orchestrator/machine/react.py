@@ -19,7 +19,7 @@ from .forward import proceed
 from .instance import Bug, Instance, Status
 from .limits import MachineLimits
 from .replies import reply
-from .timers import timer
+from .timers import NEXT, timer
 from .transition import Entry, Outcome, Transition
 from .turn import HandlerBug, Turn
 from .unwinding import unwind
@@ -63,11 +63,15 @@ def react(
 def set_aside(
     definition: Definition, instance: Instance | None, message: Envelope, error: str, now: float
 ) -> Transition:
-    """Park the whole instance over a message its code cannot handle, the traceback with it (R15)."""
-    if message.kind is Kind.NEXT and instance is not None and instance.queue:
+    """Park the whole instance over a message its code cannot handle, the traceback with it (R15).
+
+    An operator's verb parks nothing: it is refused, with the traceback's last line.
+    """
+    inner = message
+    if instance is not None and message.kind is Kind.NEXT and instance.queue:
         inner = instance.queue[0]
-    else:
-        inner = message
+    elif instance is not None and message.kind is Kind.VERB and message.type == Verb.RETRY and instance.bug is not None:
+        inner = instance.bug.message
     parked = replace(message, kind=Kind.BUG, data=Raw(msgspec.json.encode(Bug(message=inner, error=error))))
     known = instance if instance is not None and not _is_over(instance, message) else _new(definition, message, now)
     return react(definition, known, parked, now)
@@ -242,11 +246,17 @@ def _unwind_child(turn: Turn) -> None:
 
 def _set_aside(turn: Turn, bug: Bug) -> None:
     instance = turn.instance
-    if turn.message.kind is Kind.BUG and instance.queue and instance.queue[0] == bug.message:
-        instance.queue.pop(0)
-    instance.bug = bug
     instance.last_error = bug.error.strip().rsplit("\n", 1)[-1]
-    turn.note(f"parked over {bug.message.type} {bug.message.id}: {instance.last_error}")
+    if bug.message.kind is Kind.VERB:
+        turn.ends_as(Outcome.REFUSED, f"the saga's own code raised: {instance.last_error}")
+        return
+    if turn.message.type == NEXT:
+        instance.queue.pop(0)
+    if instance.bug is not None:
+        turn.ends_as(Outcome.REFUSED, f"it raised again: {instance.last_error}")
+    else:
+        turn.note(f"parked over {bug.message.type} {bug.message.id}: {instance.last_error}")
+    instance.bug = bug
 
 
 def _replay(turn: Turn, message: Envelope) -> None:

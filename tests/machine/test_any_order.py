@@ -1,4 +1,4 @@
-"""The machine under random orders of everything that can happen: the invariants of an instance hold after each message."""
+"""The machine under random orders of everything that can happen: the invariants hold after each message."""
 
 from __future__ import annotations
 

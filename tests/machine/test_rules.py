@@ -8,7 +8,18 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from orchestrator import Child, DefinitionError, Done, days
-from orchestrator.machine import Entry, HandlerBug, Instance, MachineLimits, Outcome, fold, migrate, next_timer, react
+from orchestrator.machine import (
+    Entry,
+    HandlerBug,
+    Instance,
+    MachineLimits,
+    Outcome,
+    fold,
+    migrate,
+    next_timer,
+    react,
+    set_aside,
+)
 from orchestrator.messages import Failure, encode
 from orchestrator.saga import definition_of
 from orchestrator.testing import Dialogue, Unwind, drive
@@ -370,6 +381,33 @@ def test_r15_a_retry_replays_the_message(monkeypatch: pytest.MonkeyPatch) -> Non
     finally:
         object.__setattr__(handler, "function", Buggy.reserved)
     assert t.status == "completed"
+
+
+def test_r15_a_retry_that_raises_again_stays_parked_and_is_refused() -> None:
+    """R15, I2"""
+    t = begun(Buggy).answer(Reserved("poison"))
+    request = Envelope("again", Kind.VERB, "retry", Raw(b"{}"), t.now, saga="Buggy", key="1")
+    with pytest.raises(HandlerBug, match="poison"):
+        react(t.definition, t.instance, request, t.now)
+    done = set_aside(t.definition, t.instance, request, "ValueError: still poison", t.now)
+    assert (done.outcome, done.instance.parked if done.instance else "") == (
+        Outcome.REFUSED,
+        "ValueError: still poison",
+    )
+    assert done.instance is not None and done.instance.bug is not None
+    assert done.instance.bug.message.type == "Reserved"
+
+
+def test_r15_a_verb_whose_handler_raises_is_refused_and_parks_nothing() -> None:
+    """R15, R17"""
+    t = begun(Buggy)
+    request = Request(step="reserve", reply=Raw(b'{"reservation":"poison"}'))
+    done_verb = Envelope("d", Kind.VERB, "done", Raw(msgspec.json.encode(request)), t.now, saga="Buggy", key="1")
+    with pytest.raises(HandlerBug, match="poison"):
+        react(t.definition, t.instance, done_verb, t.now)
+    done = set_aside(t.definition, t.instance, done_verb, "ValueError: poison", t.now)
+    assert done.outcome is Outcome.REFUSED
+    assert done.instance is not None and done.instance.parked == ""
 
 
 @pytest.mark.parametrize("verb", ["cancel", "pause", "skip"])

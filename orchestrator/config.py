@@ -1,0 +1,244 @@
+"""What can be set, and where a setting comes from: a flag, the environment, a file found upwards, or the default."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .errors import ConfigError
+from .machine.limits import AtLeastOne, MachineLimits, Seconds
+from .ports import MAX_PAGE
+
+CONFIG_FILE = "orchestrator.toml"
+ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
+
+
+class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every limit there is (R20), with those of the machine. When one is reached the bus is not read further.
+
+    mailbox          messages that wait for one instance, before its sender has to wait
+    in_flight        commands at local participants at a time, and messages accepted but not yet committed
+    handed           outbox rows held in memory for participants, and for listeners; more are left in the store until
+                     there is room
+    threads          threads for participants and listeners that are a plain `def`
+    group            transitions in one commit, at most
+    page             rows of one page of a list, at most 500
+    body_bytes       size of one message (R16)
+    depth            nesting of one message's JSON
+    timer_batch      timers let out at a time, so that a storm after a long stop does not hold up new messages (R19)
+    prefetch         messages taken from the bus and not yet acknowledged
+    handler_tries    tries of a message whose handler raises, before it is set aside (R15)
+    hot_instances    instances held in memory after their last message
+    retention_s      seconds an ended instance is kept (R14): 30 days
+    drain_s          seconds a stopping daemon gives to what is in flight
+    store_full_s     seconds a message waits for room in a full store before its sender is told to come back
+    """
+
+    mailbox: AtLeastOne = 1_000
+    in_flight: AtLeastOne = 1_000
+    handed: AtLeastOne = 4_000
+    threads: AtLeastOne = 64
+    group: AtLeastOne = 256
+    page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = MAX_PAGE
+    body_bytes: AtLeastOne = 1024 * 1024
+    depth: AtLeastOne = 64
+    timer_batch: AtLeastOne = 200
+    prefetch: AtLeastOne = 256
+    handler_tries: AtLeastOne = 3
+    hot_instances: AtLeastOne = 10_000
+    retention_s: Seconds = 30 * 86_400.0
+    drain_s: Seconds = 10.0
+    store_full_s: Seconds = 5.0
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings, as the command line, `ORCHESTRATOR_*` and `orchestrator.toml` name them.
+
+    app      "module:attribute" or "file.py:attribute" (default attribute `app`); empty: none given
+    app_dir  the directory that the app is imported from, first on the import path: the file's own, or the current one
+    store    URL of the store; its scheme finds the adapter
+    bus      URL of the bus; empty: none, messages stay in this process
+    log      how the daemon logs: "json" one object a line, "text" readable lines, "auto" text on a terminal, else json
+    level    the least that is logged
+    limits   see Limits; `limits.mailbox` in a flag's name, `ORCHESTRATOR_LIMITS__MAILBOX` in the environment
+    """
+
+    app: str = ""
+    app_dir: str = "."
+    store: str = "sqlite:///orchestrator.db"
+    bus: str = ""
+    log: Literal["auto", "text", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    limits: Limits = Limits()
+
+
+def load_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path
+) -> tuple[Settings, dict[str, str]]:
+    """The settings in force, and for each of them (limits as `limits.mailbox`) where it came from.
+
+    A flag wins over `ORCHESTRATOR_<NAME>`, that over the nearest `orchestrator.toml` (or `[tool.orchestrator]` of a
+    pyproject.toml) from `cwd` upwards, that over the default. A flag that is None or empty is not given. What the
+    file says, and the default store where there is a file, is relative to the file's directory; all else to `cwd`.
+    Errors: ConfigError, naming the setting and where it was read.
+    """
+    path, table = _nearest_file(cwd)
+    layers = [
+        _flags(flags),
+        _environment(environ),
+        _file(path, table) if path is not None else {},
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in _NAMES:
+        given = next((layer[name] for layer in layers if name in layer), None)
+        if given is not None:
+            values[name], origins[name] = _converted(name, given), given.origin
+        else:
+            values[name], origins[name] = _defaults(path, cwd)[name], "default"
+    if origins["app_dir"] == "default" and path is not None and origins["app"] == str(path):
+        values["app_dir"], origins["app_dir"] = str(path.parent), str(path)
+    top = {name: value for name, value in values.items() if not _limit(name)}
+    top["limits"] = {_limit(name): value for name, value in values.items() if _limit(name)}
+    settings = msgspec.convert(top, Settings)
+    return settings, origins
+
+
+class _Given(Struct, frozen=True):
+    value: object
+    origin: str
+    strict: bool = False  # numbers are numbers, not text
+
+
+def _limit(name: str) -> str:
+    return name.removeprefix("limits.") if name.startswith("limits.") else ""
+
+
+def _fields() -> dict[str, Any]:
+    """The type of every setting, by its full name."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        if field.type is Limits:
+            found |= {f"limits.{limit.name}": limit.type for limit in msgspec.structs.fields(Limits)}
+        else:
+            found[field.name] = field.type
+    return found
+
+
+_TYPES = _fields()
+_NAMES = tuple(_TYPES)
+
+
+def _defaults(path: Path | None, cwd: Path) -> dict[str, Any]:
+    settings = Settings(app_dir=str(cwd))
+    if path is not None:
+        settings = msgspec.structs.replace(settings, store=_relative_store(settings.store, path.parent))
+    return msgspec.structs.asdict(settings) | {
+        f"limits.{name}": value for name, value in msgspec.structs.asdict(settings.limits).items()
+    }
+
+
+def _converted(name: str, given: _Given) -> object:
+    try:
+        return msgspec.convert(given.value, _TYPES[name], strict=given.strict)
+    except msgspec.ValidationError as error:
+        shown = repr(given.value) if len(repr(given.value)) <= 80 else repr(given.value)[:77] + "..."
+        raise ConfigError(f"{name} = {shown} in {given.origin}: {error}") from None
+
+
+def _flags(flags: Mapping[str, object]) -> dict[str, _Given]:
+    _check_names(flags, "the flags")
+    return {
+        name: _Given(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value not in (None, "")
+    }
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    """What the environment sets. Others may use the prefix too (as service links of containers do), so only a name
+    that looks like one of ours written wrong is an error.
+    """
+    names = {ENVIRONMENT_PREFIX + name.replace(".", "__").upper(): name for name in _NAMES}
+    found: dict[str, _Given] = {}
+    for variable, value in environ.items():
+        if variable in names:
+            if value:
+                found[names[variable]] = _Given(value, variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX):
+            wrong = variable.removeprefix(ENVIRONMENT_PREFIX)
+            near = get_close_matches(wrong, [known.removeprefix(ENVIRONMENT_PREFIX) for known in names], 1, 0.75)
+            if near:
+                raise ConfigError(f"{variable} is not a setting; did you mean {ENVIRONMENT_PREFIX}{near[0]}?")
+    return found
+
+
+def _nearest_file(cwd: Path) -> tuple[Path | None, dict[str, Any]]:
+    start = cwd.absolute()
+    for directory in (start, *start.parents):
+        path = directory / CONFIG_FILE
+        if path.is_file():
+            return path, _parsed(path)
+        path = directory / "pyproject.toml"
+        if path.is_file():
+            table = _table(_table(_parsed(path), "tool"), "orchestrator")
+            if table is not None:
+                return path, table
+    return None, {}
+
+
+def _table(table: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    found = (table or {}).get(name)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _file(path: Path, table: dict[str, Any]) -> dict[str, _Given]:
+    limits = _table(table, "limits") if "limits" in table else {}
+    if limits is None:
+        raise ConfigError(f"limits in {path} is not a table: write [limits] and a line for each, as `mailbox = 500`")
+    flat = {name: value for name, value in table.items() if name != "limits"}
+    flat |= {f"limits.{name}": value for name, value in limits.items()}
+    _check_names(flat, str(path))
+    return {name: _Given(_relative(name, value, path.parent), str(path), strict=True) for name, value in flat.items()}
+
+
+def _check_names(names: Iterable[str], origin: str) -> None:
+    for name in names:
+        if name not in _TYPES:
+            near = get_close_matches(name, _NAMES, 1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_NAMES)}"
+            raise ConfigError(f"{name!r} in {origin} is not a setting; {remedy}")
+
+
+def _relative(name: str, value: object, directory: Path) -> object:
+    if not isinstance(value, str):
+        return value
+    if name == "store":
+        return _relative_store(value, directory)
+    if name == "app_dir":
+        return str(directory / value)
+    return value
+
+
+def _relative_store(url: str, directory: Path) -> str:
+    """`sqlite:///name.db` with the directory put before the name; what is absolute, or another store, as it is."""
+    place = url.removeprefix("sqlite:///")
+    if place == url or not place or place.startswith(("/", ":", "?")):
+        return url
+    return f"sqlite:///{directory / place}"
