@@ -1,0 +1,18 @@
+"""Goto takes the step itself, not its name."""
+
+from __future__ import annotations
+
+from orchestrator import Goto, Saga, step
+from tests.types.good import OrderPlaced, ReserveStock, StockReserved
+
+
+class Wrong(Saga, key="order_id", starts=OrderPlaced):
+    order_id: str
+
+    @step(undo=None)
+    def reserve(self) -> ReserveStock:
+        return ReserveStock(self.order_id, ())
+
+    @reserve.on
+    def reserved(self, reply: StockReserved) -> Goto:
+        return Goto("reserve")  # error

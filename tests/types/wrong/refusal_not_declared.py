@@ -1,0 +1,17 @@
+"""A refusal that the command does not declare."""
+
+from __future__ import annotations
+
+from orchestrator import Saga, step
+from tests.types.good import CardDeclined, OrderPlaced, ReserveStock
+
+
+class Wrong(Saga, key="order_id", starts=OrderPlaced):
+    order_id: str
+
+    @step(undo=None)
+    def reserve(self) -> ReserveStock:
+        return ReserveStock(self.order_id, ())
+
+    @reserve.refused  # error
+    def declined(self, refusal: CardDeclined) -> None: ...

@@ -1,0 +1,14 @@
+"""after= takes the steps themselves, not their names."""
+
+from __future__ import annotations
+
+from orchestrator import Saga, step
+from tests.types.good import OrderPlaced, ReserveStock
+
+
+class Wrong(Saga, key="order_id", starts=OrderPlaced):
+    order_id: str
+
+    @step(undo=None, after="approval")  # error
+    def reserve(self) -> ReserveStock:
+        return ReserveStock(self.order_id, ())
