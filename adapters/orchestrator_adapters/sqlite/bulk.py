@@ -1,0 +1,44 @@
+"""Statements over many rows at once.
+
+Each step of a statement gives up the interpreter's lock, and while the event loop is busy it takes milliseconds to get
+it back: a commit of 256 transitions took 2 s in statements of one row each, 20 ms in statements of many.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from .rows import Row
+
+MOST_ROWS = 64
+
+
+def write_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
+    """Run SQL in which `VALUES *` stands for a list of rows."""
+    for part in _parts(rows):
+        connection.execute(_with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
+
+
+def read_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> Iterator[Row]:
+    """The rows that such a query gives."""
+    for part in _parts(rows):
+        yield from connection.execute(
+            _with_rows(sql, len(part), len(part[0])), [value for row in part for value in row]
+        )
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Pieces whose lengths are powers of two, so that few different statements are prepared."""
+    start = 0
+    while start < len(rows):
+        size = min(MOST_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
+        yield rows[start : start + size]
+        start += size
+
+
+@lru_cache(maxsize=512)
+def _with_rows(sql: str, rows: int, columns: int) -> str:
+    row = "(" + ", ".join("?" * columns) + ")"
+    return sql.replace("VALUES *", "VALUES " + ", ".join([row] * rows))

@@ -1,0 +1,296 @@
+"""How transitions become rows: look at what is there, decide without a database, write what is left."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from orchestrator.errors import DuplicateMessage, VersionConflict
+from orchestrator.machine.instance import Instance, Status
+from orchestrator.machine.transition import Transition
+from orchestrator.ports import Committed, Result, Waiting
+from orchestrator.wire import Address, Envelope
+
+from . import rows
+from .bulk import read_many, write_many
+from .rows import HistoryCode, Row
+
+
+class Prepared(NamedTuple):
+    """A transition with what must be known or encoded of its instance."""
+
+    transition: Transition
+    instance: Instance | None = None
+    message_id: str = ""  # as stored
+    history: Row = ()
+    body: Row = ()
+    flags: tuple[str, bool, bool, bool, bool] = ("", False, False, False, False)
+
+
+class Stored(NamedTuple):
+    """What the store has of an instance."""
+
+    id: int
+    run: str
+    version: int
+    flags: tuple[str, bool, bool, bool, bool]
+    knows_message: bool
+
+
+def prepare(transition: Transition) -> Prepared:
+    """Encode it, as it is now: the instance belongs to the caller and may change later."""
+    instance, message = transition.instance, transition.message
+    if instance is None:
+        return Prepared(transition)
+    assert message is not None, "a transition of an instance is the effect of a message"
+    code = HistoryCode(instance.address, instance.run)
+    return Prepared(
+        transition,
+        instance,
+        code.short(message.id),
+        code.row(transition, message, instance.version),
+        rows.instance_row(instance),
+        rows.flags(instance),
+    )
+
+
+def commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list[Result]:
+    """Write the group, inside a transaction. Errors: sqlite3.Error, then nothing of the group is to be kept."""
+    results: list[Result] = []
+    for wave in _waves(prepared):
+        results += _commit_wave(connection, wave)
+    return results
+
+
+def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+    """The group in parts within which no transition touches what another touches: almost always one."""
+    wave: list[Prepared] = []
+    touched: set[Hashable] = set()
+    for one in prepared:
+        touches = set(_touches(one.transition))
+        if wave and not touched.isdisjoint(touches):
+            yield wave
+            wave, touched = [], set()
+        wave.append(one)
+        touched |= touches
+    if wave:
+        yield wave
+
+
+def _touches(transition: Transition) -> Iterator[Hashable]:
+    if transition.instance is not None:
+        yield transition.instance.address
+    if transition.wait_until is not None and transition.message is not None:
+        yield transition.message.address
+    yield from transition.seen
+    for outgoing in transition.put:
+        yield outgoing.name
+    yield from transition.remove
+
+
+def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> list[Result]:
+    stored = _stored(connection, wave)
+    seen = _seen(connection, wave)
+    waits = _waits(connection, wave)
+    problems = [
+        _known(one.transition, seen, waits) or (one.instance and _misfit(one, one.instance, stored.get(number)))
+        for number, one in enumerate(wave)
+    ]
+    good = [number for number, problem in enumerate(problems) if problem is None]
+    _write_instances(connection, [(wave[number], stored.get(number)) for number in good])
+    _write_others(connection, [wave[number].transition for number in good])
+    waiting = _waiting(connection, [(number, wave[number].instance) for number in good])
+    return [problem or Committed(tuple(waiting.get(number, ()))) for number, problem in enumerate(problems)]
+
+
+# --- looking ---
+
+
+STORED = """
+    SELECT json_group_array(json_array(
+        asked.column1, instance.id, run, instance.version, status, parked, paused, busy, retrying,
+        history.id IS NOT NULL
+    ))
+    FROM (VALUES *) AS asked
+    CROSS JOIN instance INDEXED BY instance_address ON key = asked.column2 AND saga = asked.column3
+    LEFT JOIN history INDEXED BY history_message
+        ON history.instance = instance.id AND history.message_id = asked.column4
+"""
+SEEN = """
+    SELECT consumer, message_id
+    FROM (VALUES *) AS asked CROSS JOIN seen ON consumer = asked.column1 AND message_id = asked.column2
+"""
+WAITS = """
+    SELECT key, saga, message_id
+    FROM (VALUES *) AS asked
+    CROSS JOIN waiting ON key = asked.column1 AND saga = asked.column2 AND message_id = asked.column3
+"""
+WAITING = """
+    SELECT asked.column1, id, since, until, body
+    FROM (VALUES *) AS asked CROSS JOIN waiting ON key = asked.column2 AND saga = asked.column3
+    ORDER BY id
+"""
+
+
+def _stored(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[int, Stored]:
+    """What is there of each transition's instance, by the place in the wave."""
+    asked = [
+        (number, one.instance.key, one.instance.saga, one.message_id)
+        for number, one in enumerate(wave)
+        if one.instance is not None
+    ]
+    found: dict[int, Stored] = {}
+    for (answer,) in read_many(connection, STORED, asked):
+        for number, id, run, version, status, parked, paused, busy, retrying, knows in json.loads(answer):
+            flags = (status, bool(parked), bool(paused), bool(busy), bool(retrying))
+            found[number] = Stored(id, run, version, flags, bool(knows))
+    return found
+
+
+def _seen(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[tuple[str, str]]:
+    """Those of the wave's (consumer, message id) pairs that the store knows."""
+    asked = [pair for one in wave for pair in one.transition.seen]
+    return {(consumer, message_id) for consumer, message_id in read_many(connection, SEEN, asked)}
+
+
+def _waits(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[tuple[Address, str]]:
+    """Those of the wave's messages for the waiting room that are in it already."""
+    asked = [(message.key, message.saga, message.id) for message, _ in _for_waiting(one.transition for one in wave)]
+    return {(Address(saga, key), message_id) for key, saga, message_id in read_many(connection, WAITS, asked)}
+
+
+def _for_waiting(transitions: Iterable[Transition]) -> Iterator[tuple[Envelope, Row]]:
+    """The messages that go to the waiting room, and their rows."""
+    for one in transitions:
+        if one.wait_until is not None and one.message is not None:
+            yield one.message, rows.waiting_row(one.message, one.at, one.wait_until)
+
+
+# --- deciding ---
+
+
+def _known(
+    transition: Transition, seen: set[tuple[str, str]], waits: set[tuple[Address, str]]
+) -> DuplicateMessage | None:
+    if not seen.isdisjoint(transition.seen):
+        return DuplicateMessage(f"seen already: {transition.seen}")
+    message = transition.message
+    if transition.wait_until is not None and message is not None and (message.address, message.id) in waits:
+        return DuplicateMessage(f"{message.id} waits for {message.address} already")
+    return None
+
+
+def _misfit(one: Prepared, instance: Instance, stored: Stored | None) -> VersionConflict | DuplicateMessage | None:
+    """Why the instance cannot follow what is stored."""
+    address = instance.address
+    if stored is None or (Status(stored.flags[0]).is_end and stored.run != instance.run):
+        return None if instance.version == 1 else VersionConflict(f"{address} has no run {instance.run}")
+    if stored.run != instance.run:
+        return VersionConflict(f"{address} is still in its run {stored.run}")
+    if stored.knows_message:
+        return DuplicateMessage(f"{address} has handled {one.transition.message and one.transition.message.id} already")
+    if instance.version != stored.version + 1:
+        return VersionConflict(f"{address} is at {stored.version}, not below {instance.version}")
+    return None
+
+
+# --- writing ---
+
+
+def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepared, Stored | None]]) -> None:
+    replaced: list[Row] = []
+    born: list[Row] = []
+    moved: list[Row] = []
+    changed: list[Row] = []
+    history: list[Row] = []
+    next_id = 0
+    for one, stored in good:
+        instance = one.instance
+        if instance is None:
+            continue
+        if instance.version == 1:
+            if stored is not None:
+                replaced.append((stored.id,))
+            next_id = next_id + 1 if next_id else _next_instance_id(connection)
+            instance_id = next_id
+            born.append((instance_id, *_fixed(instance), *one.flags, *one.body))
+        else:
+            assert stored is not None
+            instance_id = stored.id
+            if one.flags == stored.flags:
+                moved.append((instance_id, *one.body))
+            else:
+                changed.append((instance_id, *one.flags, *one.body))
+        history.append((instance_id, *one.history))
+    write_many(connection, "DELETE FROM history WHERE instance IN (VALUES *)", replaced)
+    write_many(connection, "DELETE FROM instance WHERE id IN (VALUES *)", replaced)
+    write_many(connection, BORN, born)
+    write_many(connection, MOVED, moved)
+    write_many(connection, CHANGED, changed)
+    write_many(connection, HISTORY, history)
+
+
+BORN = """
+    INSERT INTO instance (
+        id, saga, key, run, parent_saga, parent_key, status, parked, paused, busy, retrying,
+        version, wake_at, updated_at, ended_at, crc, body
+    ) VALUES *
+"""
+# Setting a column rewrites the indexes it is in, even to the same value: hence one statement without the flags.
+MOVED = """
+    UPDATE instance
+    SET version = new.column2, wake_at = new.column3, updated_at = new.column4, ended_at = new.column5,
+        crc = new.column6, body = new.column7
+    FROM (VALUES *) AS new WHERE instance.id = new.column1
+"""
+CHANGED = """
+    UPDATE instance
+    SET status = new.column2, parked = new.column3, paused = new.column4, busy = new.column5, retrying = new.column6,
+        version = new.column7, wake_at = new.column8, updated_at = new.column9, ended_at = new.column10,
+        crc = new.column11, body = new.column12
+    FROM (VALUES *) AS new WHERE instance.id = new.column1
+"""
+HISTORY = "INSERT INTO history (instance, version, message_id, at, outcome, notes, crc, message) VALUES *"
+
+
+def _fixed(instance: Instance) -> Row:
+    parent = instance.answer_to
+    return (instance.saga, instance.key, instance.run, parent and parent.saga, parent and parent.key)
+
+
+def _next_instance_id(connection: sqlite3.Connection) -> int:
+    (last,) = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'instance'").fetchone()
+    return (last or 0) + 1
+
+
+def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) -> None:
+    for sql, found in (
+        (
+            "INSERT INTO waiting (saga, key, message_id, since, until, body) VALUES *",
+            [row for _, row in _for_waiting(good)],
+        ),
+        ("DELETE FROM waiting WHERE id IN (VALUES *)", [(id,) for one in good for id in one.waiting_remove]),
+        ("DELETE FROM outbox WHERE name IN (VALUES *)", [(name,) for one in good for name in one.remove]),
+        (
+            "INSERT OR REPLACE INTO outbox (name, due_at, body) VALUES *",
+            [rows.outbox_row(outgoing) for one in good for outgoing in one.put],
+        ),
+        ("DELETE FROM dead WHERE id IN (VALUES *)", [(id,) for one in good for id in one.dead_remove]),
+        ("INSERT INTO dead (at, body) VALUES *", [rows.dead_row(letter) for one in good for letter in one.dead]),
+        (
+            "INSERT INTO seen (consumer, message_id, at) VALUES *",
+            [(*pair, one.at) for one in good for pair in dict.fromkeys(one.seen)],
+        ),
+    ):
+        write_many(connection, sql, found)
+
+
+def _waiting(connection: sqlite3.Connection, good: Sequence[tuple[int, Instance | None]]) -> dict[int, list[Waiting]]:
+    """What waited for the new instances, by the place in the wave."""
+    asked = [(number, one.key, one.saga) for number, one in good if one is not None and one.version == 1]
+    found: dict[int, list[Waiting]] = {}
+    for number, id, since, until, body in read_many(connection, WAITING, asked):
+        found.setdefault(number, []).append(rows.waiting_of(id, since, until, body))
+    return found

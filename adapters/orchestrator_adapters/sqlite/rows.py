@@ -1,0 +1,136 @@
+"""From values to rows and back."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import structs
+
+from orchestrator.errors import StoreCorrupt
+from orchestrator.machine.instance import Instance
+from orchestrator.machine.transition import Entry, Outcome, Transition
+from orchestrator.ports import Due, Waiting
+from orchestrator.wire import Address, DeadLetter, Envelope, Outgoing
+
+Row: TypeAlias = tuple[Any, ...]
+T = TypeVar("T")
+
+_encode = msgspec.json.Encoder().encode
+_instance = msgspec.json.Decoder(Instance)
+_envelope = msgspec.json.Decoder(Envelope)
+_outgoing = msgspec.json.Decoder(Outgoing)
+_notes = msgspec.json.Decoder(tuple[str, ...])
+_dead_letter = msgspec.json.Decoder(DeadLetter)
+
+
+def flags(instance: Instance) -> tuple[str, bool, bool, bool, bool]:
+    """The columns of an instance that rarely change: status, parked, paused, busy, retrying."""
+    return (
+        str(instance.status),
+        bool(instance.parked),
+        instance.paused,
+        instance.is_busy,
+        instance.is_retrying,
+    )
+
+
+def instance_row(instance: Instance) -> Row:
+    """The columns that change with every transition: version, wake_at, updated_at, ended_at, crc, body."""
+    body = _encode(instance)
+    return (instance.version, instance.wake_at, instance.updated_at, instance.ended_at, zlib.crc32(body), body)
+
+
+def instance_of(crc: int, body: bytes) -> Instance:
+    """Errors: StoreCorrupt, when the bytes are not those that were written."""
+    return _decoded(_instance, crc, body)
+
+
+class HistoryCode:
+    """Writes and reads the history of one run, leaving out what each of its messages would repeat.
+
+    Ids that begin with the run's own prefix (`saga/key~run/`, R3) are stored as `~` and the rest, others as `=` and the
+    whole; the address only where it is another.
+    """
+
+    def __init__(self, address: Address, run: str) -> None:
+        self._address = address
+        self._prefix = f"{quote(address.saga, safe='')}/{quote(address.key, safe='')}~{run}/"
+
+    def short(self, text: str) -> str:
+        """An id as it is stored."""
+        if text.startswith(self._prefix):
+            return "~" + text[len(self._prefix) :]
+        return "=" + text if text else ""
+
+    def long(self, text: str) -> str:
+        """An id as it was."""
+        return self._prefix + text[1:] if text.startswith("~") else text[1:]
+
+    def row(self, transition: Transition, message: Envelope, version: int) -> Row:
+        """version, message_id, at, outcome, notes, crc, message."""
+        own = message.address == self._address
+        body = _encode(
+            structs.replace(
+                message,
+                id="",
+                saga="" if own else "=" + message.saga,
+                key="" if own else message.key,
+                reply_to=self.short(message.reply_to),
+                causation_id=self.short(message.causation_id),
+            )
+        )
+        notes = _encode(transition.notes).decode() if transition.notes else ""
+        return (version, self.short(message.id), transition.at, str(transition.outcome), notes, zlib.crc32(body), body)
+
+    def entry(self, row: Row) -> Entry:
+        """Errors: StoreCorrupt, when the bytes are not those that were written."""
+        version, message_id, at, outcome, notes, crc, body = row
+        stored = _decoded(_envelope, crc, body)
+        message = structs.replace(
+            stored,
+            id=self.long(message_id),
+            saga=stored.saga[1:] if stored.saga else self._address.saga,
+            key=stored.key if stored.saga else self._address.key,
+            reply_to=self.long(stored.reply_to),
+            causation_id=self.long(stored.causation_id),
+        )
+        return Entry(version, at, message, Outcome(outcome), _notes.decode(notes) if notes else ())
+
+
+def outbox_row(outgoing: Outgoing) -> Row:
+    """name, due_at, body."""
+    return (outgoing.name, outgoing.due_at, _encode(outgoing))
+
+
+def due_of(position: int, body: bytes) -> Due:
+    """A row of the outbox."""
+    return Due(position, _outgoing.decode(body))
+
+
+def waiting_row(message: Envelope, since: float, until: float) -> Row:
+    """saga, key, message_id, since, until, body."""
+    return (message.saga, message.key, message.id, since, until, _encode(message))
+
+
+def waiting_of(waiting_id: int, since: float, until: float, body: bytes) -> Waiting:
+    """A row of the waiting room."""
+    return Waiting(waiting_id, _envelope.decode(body), since, until)
+
+
+def dead_row(letter: DeadLetter) -> Row:
+    """at, body."""
+    return (letter.at, _encode(structs.replace(letter, id=0)))
+
+
+def dead_of(dead_id: int, body: bytes) -> DeadLetter:
+    """A dead letter under its id."""
+    return structs.replace(_dead_letter.decode(body), id=dead_id)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], crc: int, body: bytes) -> T:
+    if zlib.crc32(body) != crc:
+        raise StoreCorrupt("a row is not what was written: stop the daemon, keep the file, restore a backup")
+    return decoder.decode(body)

@@ -1,0 +1,93 @@
+"""Housekeeping: forgetting what is old, copying the file, checking it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from orchestrator.errors import ConfigError, StoreUnavailable
+
+from . import rows
+from .bulk import write_many
+from .errors import store_errors
+
+PRUNE_BATCH = 500
+MOST_PROBLEMS = 20
+
+PRUNABLE = """
+    SELECT ended_at, id FROM instance AS old INDEXED BY instance_ended
+    WHERE ended_at < ? AND (ended_at, id) > (?, ?) AND NOT EXISTS (
+        SELECT 1 FROM instance AS parent INDEXED BY instance_address
+        WHERE parent.key = old.parent_key AND parent.saga = old.parent_saga
+    )
+    ORDER BY ended_at, id LIMIT ?
+"""
+
+
+def prune_instances(
+    connection: sqlite3.Connection, ended_before: float, after: tuple[float, int]
+) -> list[tuple[float, int]]:
+    """Remove a batch of old instances and give their (ended_at, id); those whose parent is there stay (R14)."""
+    gone = connection.execute(PRUNABLE, (ended_before, *after, PRUNE_BATCH)).fetchall()
+    ids = [(id,) for _, id in gone]
+    write_many(connection, "DELETE FROM history WHERE instance IN (VALUES *)", ids)
+    write_many(connection, "DELETE FROM instance WHERE id IN (VALUES *)", ids)
+    return gone
+
+
+def prune_seen(connection: sqlite3.Connection, before: float) -> int:
+    """Remove a batch of old inbox entries that have no instance."""
+    sql = "SELECT consumer, message_id FROM seen INDEXED BY seen_at WHERE at < ? LIMIT ?"
+    old = connection.execute(sql, (before, PRUNE_BATCH)).fetchall()
+    connection.executemany("DELETE FROM seen WHERE consumer = ? AND message_id = ?", old)
+    return len(old)
+
+
+def bury_expired(connection: sqlite3.Connection, now: float) -> int:
+    """Turn a batch of what waited too long into dead letters (R11)."""
+    sql = "SELECT id, since, until, body FROM waiting INDEXED BY waiting_until WHERE until <= ? ORDER BY id LIMIT ?"
+    expired = [rows.waiting_of(*row) for row in connection.execute(sql, (now, PRUNE_BATCH)).fetchall()]
+    write_many(
+        connection, "INSERT INTO dead (at, body) VALUES *", [rows.dead_row(each.expired(now)) for each in expired]
+    )
+    write_many(connection, "DELETE FROM waiting WHERE id IN (VALUES *)", [(each.id,) for each in expired])
+    return len(expired)
+
+
+def backup(connect: Callable[[], sqlite3.Connection], target: Path) -> None:
+    """Copy a store as it is at one moment, while it is written. Errors: ConfigError, StoreFull, StoreUnavailable."""
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise ConfigError(f"{target} exists already: a backup does not overwrite, name another file") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write the backup {target}: {error.strerror}") from error
+    try:
+        with closing(connect()) as source, store_errors(target), closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, complete without a -wal beside it
+        _sync(target)
+        _sync(target.parent)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise StoreUnavailable(f"the backup {path} did not reach the disk: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def integrity(connect: Callable[[], sqlite3.Connection]) -> tuple[str, ...]:
+    """What is wrong with the file, by SQLite's own check; empty if nothing. Errors: sqlite3.Error."""
+    with closing(connect()) as reader:
+        found = [str(row[0]) for row in reader.execute(f"PRAGMA quick_check({MOST_PROBLEMS})")]
+    return () if found == ["ok"] else tuple(found)

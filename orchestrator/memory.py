@@ -1,0 +1,471 @@
+"""The ports in plain Python: what every other store and bus must do, readable in one sitting."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import count, islice
+from typing import Self
+
+import anyio
+import msgspec
+from anyio.lowlevel import checkpoint
+from msgspec import Struct
+
+from .errors import BadMessage, BusUnavailable, ConfigError, DuplicateMessage, VersionConflict
+from .machine.instance import Instance, VisitState
+from .machine.transition import Entry, Transition
+from .ports import MAX_PAGE, Committed, Counts, Delivered, Due, Find, Page, Result, Standing, Waiting
+from .wire import Address, DeadLetter, Envelope
+
+OVERDUE_S = 30.0
+MAX_UNDELIVERED = 100_000
+
+_decode = msgspec.json.Decoder(Instance).decode
+
+
+class MemoryStore:
+    """A store that lives as long as this object. Leaving and entering it again keeps what it holds."""
+
+    @classmethod
+    def from_url(cls, url: str, *, read_only: bool = False) -> Self:
+        """A new, empty store for `memory://`. Errors: ConfigError, also for `read_only`, which would see nothing."""
+        if url not in ("memory:", "memory://"):
+            raise ConfigError(f"store {url!r}: a memory store is named memory:// and nothing more")
+        if read_only:
+            raise ConfigError(f"store {url!r}: what a memory store holds is seen only by the process that holds it")
+        return cls()
+
+    def __init__(self) -> None:
+        self._rows: dict[Address, _Row] = {}
+        self._numbers = count(1)
+        self._outbox: dict[str, Due] = {}  # in the order of position
+        self._positions = count(1)
+        self._waiting: dict[int, Waiting] = {}
+        self._waiting_ids = count(1)
+        self._dead: dict[int, DeadLetter] = {}
+        self._dead_ids = count(1)
+        self._seen: dict[tuple[str, str], float] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
+        """Store each transition whole or not at all; between the first and the last nobody else gets a turn."""
+        await checkpoint()
+        return [self._commit(transition) for transition in transitions]
+
+    def _commit(self, transition: Transition) -> Result:
+        """Look first, then write: what follows the looks cannot fail."""
+        if problem := self._problem(transition):
+            return problem
+        if transition.instance is not None:
+            self._store(transition, transition.instance)
+        if transition.wait_until is not None and transition.message is not None:
+            row = Waiting(next(self._waiting_ids), transition.message, transition.at, transition.wait_until)
+            self._waiting[row.id] = row
+        for waiting_id in transition.waiting_remove:
+            self._waiting.pop(waiting_id, None)
+        for name in transition.remove:
+            self._outbox.pop(name, None)
+        for outgoing in transition.put:
+            self._outbox.pop(outgoing.name, None)  # so that what replaces it stands at the end
+            self._outbox[outgoing.name] = Due(next(self._positions), outgoing)
+        for dead_id in transition.dead_remove:
+            self._dead.pop(dead_id, None)
+        self._bury(transition.dead)
+        self._seen |= dict.fromkeys(transition.seen, transition.at)
+        if transition.instance is None or transition.instance.version > 1:
+            return Committed()
+        return Committed(tuple(self._waiting_at(transition.instance.address)))
+
+    def _problem(self, transition: Transition) -> VersionConflict | DuplicateMessage | None:
+        """Why this transition must not be stored, or None."""
+        message, instance = transition.message, transition.instance
+        if any(pair in self._seen for pair in transition.seen):
+            return DuplicateMessage(f"seen already: {transition.seen}")
+        if transition.wait_until is not None and message is not None and self._waits(message):
+            return DuplicateMessage(f"{message.id} waits for {message.address} already")
+        if instance is None:
+            return None
+        assert message is not None, "a transition of an instance is the effect of a message"
+        row = self._rows.get(instance.address)
+        if row is None or (row.instance.status.is_end and row.instance.run != instance.run):
+            return None if instance.version == 1 else VersionConflict(f"{instance.address} has no run {instance.run}")
+        if row.instance.run != instance.run:
+            return VersionConflict(f"{instance.address} is still in its run {row.instance.run}")
+        if message.id in row.inbox:
+            return DuplicateMessage(f"{instance.address} has handled {message.id} already")
+        if instance.version != row.instance.version + 1:
+            return VersionConflict(f"{instance.address} is at {row.instance.version}, not below {instance.version}")
+        return None
+
+    def _store(self, transition: Transition, instance: Instance) -> None:
+        message = transition.message
+        assert message is not None
+        body = msgspec.json.encode(instance)
+        if instance.version == 1:
+            self._rows.pop(instance.address, None)  # so that a new run stands at the end
+            self._rows[instance.address] = _Row(next(self._numbers), body, _decode(body), [], set())
+        row = self._rows[instance.address]
+        row.body, row.instance = body, _decode(body)
+        row.entries.append(Entry(instance.version, transition.at, message, transition.outcome, transition.notes))
+        row.inbox.add(message.id)
+
+    def _waits(self, message: Envelope) -> bool:
+        return any(row.envelope.id == message.id for row in self._waiting_at(message.address))
+
+    def _waiting_at(self, address: Address) -> list[Waiting]:
+        return [row for row in self._waiting.values() if row.envelope.address == address]
+
+    def _bury(self, letters: Iterable[DeadLetter]) -> None:
+        for letter in letters:
+            dead_id = next(self._dead_ids)
+            self._dead[dead_id] = msgspec.structs.replace(letter, id=dead_id)
+
+    async def load(self, addresses: Sequence[Address]) -> list[Instance | None]:
+        """The instances as last committed, in the order asked; None where there is none."""
+        await checkpoint()
+        return [self._rows[address].copy() if address in self._rows else None for address in addresses]
+
+    async def due(self, now: float, limit: int, after: int = 0) -> list[Due]:
+        """Outbox rows that may go, by position."""
+        await checkpoint()
+        ready = (
+            row
+            for row in self._outbox.values()
+            if row.position > after and (row.outgoing.due_at is None or row.outgoing.due_at <= now)
+        )
+        return list(islice(ready, limit))
+
+    async def next_due(self) -> float | None:
+        """The earliest `due_at` in the outbox."""
+        await checkpoint()
+        return min(
+            (row.outgoing.due_at for row in self._outbox.values() if row.outgoing.due_at is not None), default=None
+        )
+
+    async def wakes(self, now: float, limit: int) -> list[Address]:
+        """Instances whose timer is due, the longest overdue first."""
+        await checkpoint()
+        due = sorted((wake_at, address) for address, wake_at in self._wakes() if wake_at <= now)
+        return [address for _, address in due[:limit]]
+
+    async def next_wake(self) -> float | None:
+        """The earliest timer of all instances."""
+        await checkpoint()
+        return min((wake_at for _, wake_at in self._wakes()), default=None)
+
+    def _wakes(self) -> Iterable[tuple[Address, float]]:
+        for address, row in self._rows.items():
+            wake_at = row.instance.wake_at
+            if wake_at is not None:
+                yield address, wake_at
+
+    async def waiting_for(self, limit: int) -> list[Waiting]:
+        """Rows of the waiting room whose instance exists and is open, oldest first."""
+        await checkpoint()
+        return list(islice((row for row in self._waiting.values() if self._is_open(row.envelope.address)), limit))
+
+    def _is_open(self, address: Address) -> bool:
+        return address in self._rows and not self._rows[address].instance.status.is_end
+
+    async def prune(self, now: float, ended_before: float) -> int:
+        """Forget what ended before that moment, parents before children (R14), and bury what waited too long (R11)."""
+        await checkpoint()
+        expired = [row for row in self._waiting.values() if row.until <= now]
+        self._bury(row.expired(now) for row in expired)
+        for row in expired:
+            del self._waiting[row.id]
+        self._seen = {pair: at for pair, at in self._seen.items() if at >= ended_before}
+        went = 0
+        while gone := [address for address, row in self._rows.items() if self._is_prunable(row.instance, ended_before)]:
+            for address in gone:
+                del self._rows[address]
+            went += len(gone)
+        return went
+
+    def _is_prunable(self, instance: Instance, ended_before: float) -> bool:
+        return (
+            instance.ended_at is not None
+            and instance.ended_at < ended_before
+            and (instance.answer_to is None or instance.answer_to not in self._rows)
+        )
+
+    async def standing(self) -> list[Standing]:
+        """Where all open instances stand, grouped."""
+        await checkpoint()
+        groups: dict[tuple[str, int, tuple[str, ...]], list[str]] = {}
+        for row in self._rows.values():
+            one = row.instance
+            if not one.status.is_end:
+                steps = tuple(visit.step for visit in one.visits if visit.state is VisitState.OPEN)
+                groups.setdefault((one.saga, one.definition_version, steps), []).append(one.key)
+        return [Standing(*group, len(keys), keys[0]) for group, keys in groups.items()]
+
+    async def find(self, query: Find) -> Page:
+        """Instances by filter, the newest started first."""
+        await checkpoint()
+        below = _cursor(query.cursor)
+        limit = _page(query.limit)
+        rows = [row for row in reversed(self._rows.values()) if row.number < below and row.matches(query)]
+        more = str(rows[limit - 1].number) if len(rows) > limit else ""
+        return Page(tuple(row.copy() for row in rows[:limit]), more)
+
+    async def history(self, address: Address, after: int = 0, limit: int = MAX_PAGE) -> list[Entry]:
+        """The transitions of an instance with a version greater than `after`, in order."""
+        await checkpoint()
+        if address not in self._rows:
+            return []
+        return [entry for entry in self._rows[address].entries if entry.version > after][: _page(limit)]
+
+    async def dead_letters(self, after: int = 0, limit: int = MAX_PAGE) -> list[DeadLetter]:
+        """Dead letters with an id greater than `after`, oldest first."""
+        await checkpoint()
+        return [letter for letter in self._dead.values() if letter.id > after][: _page(limit)]
+
+    async def waiting(self, after: int = 0, limit: int = MAX_PAGE) -> list[Waiting]:
+        """The waiting room, oldest first."""
+        await checkpoint()
+        return [row for row in self._waiting.values() if row.id > after][: _page(limit)]
+
+    async def counts(self, now: float) -> Counts:
+        """How many of everything."""
+        await checkpoint()
+        instances: dict[str, dict[str, int]] = {}
+        for row in self._rows.values():
+            of_saga = instances.setdefault(row.instance.saga, {})
+            of_saga[row.instance.status] = of_saga.get(row.instance.status, 0) + 1
+        everyone = [row.instance for row in self._rows.values()]
+        wakes = [wake_at for _, wake_at in self._wakes()]
+        retrying = [row.instance for row in self._rows.values() if row.instance.is_retrying]
+        return Counts(
+            instances=instances,
+            parked=sum(bool(one.parked) for one in everyone),
+            paused=sum(one.paused for one in everyone),
+            busy=sum(one.is_busy for one in everyone),
+            outbox=len(self._outbox),
+            waiting=len(self._waiting),
+            dead=len(self._dead),
+            overdue=sum(wake_at < now - OVERDUE_S for wake_at in wakes),
+            next_wake_at=min(wakes, default=None),
+            oldest_retry=min(retrying, key=lambda one: one.updated_at).address if retrying else None,
+        )
+
+
+class _Row(Struct):
+    """One instance: as bytes, which are the truth, and decoded, which nobody else gets to touch."""
+
+    number: int  # grows with each start
+    body: bytes
+    instance: Instance
+    entries: list[Entry]
+    inbox: set[str]
+
+    def copy(self) -> Instance:
+        return _decode(self.body)
+
+    def matches(self, query: Find) -> bool:
+        one = self.instance
+        return (
+            query.saga in ("", one.saga)
+            and query.key in ("", one.key)
+            and query.status in (None, one.status)
+            and query.parked in (None, bool(one.parked))
+            and query.is_open in (None, not one.status.is_end)
+            and (query.since is None or one.updated_at >= query.since)
+        )
+
+
+def _cursor(text: str) -> float:
+    if not text:
+        return float("inf")
+    if not text.isascii() or not text.isdigit():
+        raise BadMessage(f"{text!r} is not a cursor: take `next` of the page before")
+    return int(text)
+
+
+def _page(limit: int) -> int:
+    return max(1, min(limit, MAX_PAGE))
+
+
+class MemoryBus:
+    """A bus within one event loop: each group has its queue, a message goes into all that want its type."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """A new bus for `memory://`. Errors: ConfigError."""
+        if url not in ("memory:", "memory://"):
+            raise ConfigError(f"bus {url!r}: a memory bus is named memory:// and nothing more")
+        return cls()
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._is_open = False
+
+    async def __aenter__(self) -> Self:
+        self._is_open = True
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._is_open = False
+        for group in self._groups.values():
+            group.close()
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Queue all the messages or, with BusUnavailable, none: not open, or a group is MAX_UNDELIVERED behind."""
+        await checkpoint()
+        self._check_open()
+        if any(group.undelivered + len(messages) > MAX_UNDELIVERED for group in self._groups.values()):
+            raise BusUnavailable(f"a group is {MAX_UNDELIVERED} messages behind: wait until it has taken some")
+        for group in self._groups.values():
+            group.add([_Message(type, body) for type, body in messages if type in group.types])
+
+    @asynccontextmanager
+    async def subscribe(
+        self, types: Sequence[str], group: str, prefetch: int
+    ) -> AsyncGenerator[AsyncIterator[Sequence[Delivered]]]:
+        """Batches for one member of the group; the group and what it has not settled stay when the member leaves."""
+        self._check_open()
+        queue = self._groups.setdefault(group, _Group())
+        queue.open()
+        queue.types |= set(types)
+        member = _Member(queue, frozenset(types), prefetch)
+        try:
+            yield member
+        finally:
+            member.leave()
+
+    async def healthy(self) -> bool:
+        """Whether the bus is open."""
+        await checkpoint()
+        return self._is_open
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise BusUnavailable("the memory bus is not open")
+
+
+class _Message(Struct, eq=False):
+    """One message as one group has it."""
+
+    type: str
+    body: bytes
+    ready_at: float = 0.0  # on the clock of the event loop
+
+
+class _Group:
+    """What one group has yet to deliver. Everyone who waits for something here waits for `_changed`."""
+
+    def __init__(self) -> None:
+        self.types: set[str] = set()
+        self._is_open = True
+        self._ready: deque[_Message] = deque()
+        self._delayed: list[_Message] = []  # by ready_at
+        self._changed = anyio.Event()
+
+    @property
+    def undelivered(self) -> int:
+        return len(self._ready) + len(self._delayed)
+
+    def open(self) -> None:
+        self._is_open = True
+
+    def close(self) -> None:
+        self._is_open = False
+        self.change()
+
+    def add(self, messages: Collection[_Message]) -> None:
+        self._ready.extend(messages)
+        self.change()
+
+    def give_back(self, messages: Sequence[_Message]) -> None:
+        self._ready.extendleft(reversed(messages))
+        self.change()
+
+    def delay(self, message: _Message, seconds: float) -> None:
+        message.ready_at = anyio.current_time() + seconds
+        insort(self._delayed, message, key=lambda each: each.ready_at)
+        self.change()
+
+    def change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def take(self, types: Collection[str], room: int) -> list[_Message]:
+        """At most `room` messages that are ready; none when something else has changed: look again."""
+        if not self._is_open:
+            raise BusUnavailable("the memory bus was closed")
+        now = anyio.current_time()
+        while self._delayed and self._delayed[0].ready_at <= now:
+            self._ready.append(self._delayed.pop(0))
+        taken: list[_Message] = []
+        others: list[_Message] = []
+        while self._ready and len(taken) < room:
+            message = self._ready.popleft()
+            (taken if message.type in types else others).append(message)
+        self._ready.extendleft(reversed(others))
+        if not taken:
+            with anyio.move_on_after(self._delayed[0].ready_at - now if self._delayed else None):
+                await self._changed.wait()
+        return taken
+
+
+class _Member:
+    """One subscription: hands out batches while fewer than `prefetch` messages are unsettled."""
+
+    def __init__(self, group: _Group, types: frozenset[str], prefetch: int) -> None:
+        self._group = group
+        self._types = types
+        self._prefetch = prefetch
+        self._unsettled: dict[_Message, None] = {}
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Sequence[Delivered]:
+        await checkpoint()
+        taken: list[_Message] = []
+        while not taken:
+            taken = await self._group.take(self._types, self._prefetch - len(self._unsettled))
+        self._unsettled |= dict.fromkeys(taken)
+        return [_Delivered(self, message) for message in taken]
+
+    def settle(self, message: _Message) -> bool:
+        """Whether it was unsettled until now."""
+        if message not in self._unsettled:
+            return False
+        del self._unsettled[message]
+        self._group.change()  # there is room for another
+        return True
+
+    def delay(self, message: _Message, seconds: float) -> None:
+        self._group.delay(message, seconds)
+
+    def leave(self) -> None:
+        self._group.give_back(list(self._unsettled))
+        self._unsettled.clear()
+
+
+class _Delivered:
+    """One message in the hands of one member."""
+
+    def __init__(self, member: _Member, message: _Message) -> None:
+        self._member = member
+        self._message = message
+
+    @property
+    def body(self) -> bytes:
+        return self._message.body
+
+    async def ack(self) -> None:
+        self._member.settle(self._message)
+
+    async def nack(self, delay: float = 0.0) -> None:
+        if self._member.settle(self._message):
+            self._member.delay(self._message, delay)

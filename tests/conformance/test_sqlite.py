@@ -1,0 +1,12 @@
+"""The SQLite store keeps the contract."""
+
+from pathlib import Path
+
+from orchestrator_adapters.sqlite import SQLiteStore
+
+from orchestrator.testing.conformance import StoreConformance
+
+
+class TestSQLiteStore(StoreConformance):
+    def open_store(self, place: Path) -> SQLiteStore:
+        return SQLiteStore.from_url(f"sqlite:///{place}/store.db")
