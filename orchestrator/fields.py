@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, get_origin
 
 import msgspec.inspect as mi
 
 from .codec import Secret
 from .errors import DefinitionError
+
+
+@contextmanager
+def type_errors_of(name: str) -> Generator[None]:
+    """What msgspec finds wrong with the fields of the class `name`, as a DefinitionError."""
+    try:
+        yield
+    except TypeError as error:
+        raise error if isinstance(error, DefinitionError) else DefinitionError(f"{name}: {error}") from error
 
 
 def check_storable(cls: type) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import TypeAliasType
-
-from .errors import DefinitionError
 
 
 def names_at_class_statement() -> Mapping[str, Any]:
@@ -49,10 +46,6 @@ def members(hint: Any) -> tuple[Any, ...]:
     return tuple(inner for part in get_args(hint) for inner in members(part))
 
 
-@contextmanager
-def type_errors_of(name: str) -> Generator[None]:
-    """What msgspec finds wrong with the fields of the class `name`, as a DefinitionError."""
-    try:
-        yield
-    except TypeError as error:
-        raise error if isinstance(error, DefinitionError) else DefinitionError(f"{name}: {error}") from error
+def shown(hint: Any) -> str:
+    """A type as a person would write it."""
+    return hint.__name__ if isinstance(hint, type) else str(hint)

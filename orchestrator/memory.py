@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from typing import Self
 
 import anyio
@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
 from .errors import BadMessage, BusUnavailable, ConfigError, DuplicateMessage, VersionConflict
-from .machine.instance import Instance, VisitState
+from .machine.instance import Instance
 from .machine.transition import Entry, Transition
 from .ports import MAX_PAGE, Committed, Counts, Delivered, Due, Find, Page, Result, Standing, Waiting
 from .wire import Address, DeadLetter, Envelope
@@ -41,6 +41,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rows: dict[Address, _Row] = {}
         self._numbers = count(1)
+        self._timers: list[tuple[float, Address]] = []  # the earliest first
         self._outbox: dict[str, Due] = {}  # in the order of position
         self._positions = count(1)
         self._waiting: dict[int, Waiting] = {}
@@ -106,16 +107,24 @@ class MemoryStore:
         return None
 
     def _store(self, transition: Transition, instance: Instance) -> None:
-        message = transition.message
+        message, address = transition.message, instance.address
         assert message is not None
         body = msgspec.json.encode(instance)
-        if instance.version == 1:
-            self._rows.pop(instance.address, None)  # so that a new run stands at the end
-            self._rows[instance.address] = _Row(next(self._numbers), body, _decode(body), [], set())
-        row = self._rows[instance.address]
-        row.body, row.instance = body, _decode(body)
+        stored = _decode(body)
+        row = self._rows.get(address)
+        self._set_timer(address, row.instance.wake_at if row else None, stored.wake_at)
+        if row is None or instance.version == 1:
+            self._rows.pop(address, None)  # so that a new run stands at the end
+            row = self._rows[address] = _Row(next(self._numbers), body, stored, [], set())
+        row.body, row.instance = body, stored
         row.entries.append(Entry(instance.version, transition.at, message, transition.outcome, transition.notes))
         row.inbox.add(message.id)
+
+    def _set_timer(self, address: Address, old: float | None, new: float | None) -> None:
+        if old is not None:
+            del self._timers[bisect_left(self._timers, (old, address))]
+        if new is not None:
+            insort(self._timers, (new, address))
 
     def _waits(self, message: Envelope) -> bool:
         return any(row.envelope.id == message.id for row in self._waiting_at(message.address))
@@ -153,19 +162,12 @@ class MemoryStore:
     async def wakes(self, now: float, limit: int) -> list[Address]:
         """Instances whose timer is due, the longest overdue first."""
         await checkpoint()
-        due = sorted((wake_at, address) for address, wake_at in self._wakes() if wake_at <= now)
-        return [address for _, address in due[:limit]]
+        return [address for _, address in islice(takewhile(lambda timer: timer[0] <= now, self._timers), limit)]
 
     async def next_wake(self) -> float | None:
         """The earliest timer of all instances."""
         await checkpoint()
-        return min((wake_at for _, wake_at in self._wakes()), default=None)
-
-    def _wakes(self) -> Iterable[tuple[Address, float]]:
-        for address, row in self._rows.items():
-            wake_at = row.instance.wake_at
-            if wake_at is not None:
-                yield address, wake_at
+        return self._timers[0][0] if self._timers else None
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
         """Rows of the waiting room whose instance exists and is open, oldest first."""
@@ -198,15 +200,13 @@ class MemoryStore:
         )
 
     async def standing(self) -> list[Standing]:
-        """Where all open instances stand, grouped."""
+        """Where all open instances stand, grouped (R18)."""
         await checkpoint()
         groups: dict[tuple[str, int, tuple[str, ...]], list[str]] = {}
-        for row in self._rows.values():
-            one = row.instance
+        for one in (row.instance for row in self._rows.values()):
             if not one.status.is_end:
-                steps = tuple(visit.step for visit in one.visits if visit.state is VisitState.OPEN)
-                groups.setdefault((one.saga, one.definition_version, steps), []).append(one.key)
-        return [Standing(*group, len(keys), keys[0]) for group, keys in groups.items()]
+                groups.setdefault((one.saga, one.definition_version, one.stands_in), []).append(one.key)
+        return [Standing(*group, len(keys), min(keys)) for group, keys in sorted(groups.items())]
 
     async def find(self, query: Find) -> Page:
         """Instances by filter, the newest started first."""
@@ -242,7 +242,6 @@ class MemoryStore:
             of_saga = instances.setdefault(row.instance.saga, {})
             of_saga[row.instance.status] = of_saga.get(row.instance.status, 0) + 1
         everyone = [row.instance for row in self._rows.values()]
-        wakes = [wake_at for _, wake_at in self._wakes()]
         retrying = [row.instance for row in self._rows.values() if row.instance.is_retrying]
         return Counts(
             instances=instances,
@@ -252,8 +251,8 @@ class MemoryStore:
             outbox=len(self._outbox),
             waiting=len(self._waiting),
             dead=len(self._dead),
-            overdue=sum(wake_at < now - OVERDUE_S for wake_at in wakes),
-            next_wake_at=min(wakes, default=None),
+            overdue=bisect_left(self._timers, (now - OVERDUE_S, Address("", ""))),
+            next_wake_at=self._timers[0][0] if self._timers else None,
             oldest_retry=min(retrying, key=lambda one: one.updated_at).address if retrying else None,
         )
 

@@ -13,8 +13,8 @@ from . import codec
 from .codec import Secret as Secret
 from .codec import encode as encode
 from .errors import BadMessage, DefinitionError
-from .fields import check_immutable, check_storable
-from .hints import members, names_at_class_statement, resolve_fields, type_errors_of
+from .fields import check_immutable, check_storable, type_errors_of
+from .hints import members, names_at_class_statement, resolve_fields, shown
 
 _type = type  # which is also a class keyword here
 Lift = Callable[[dict[str, Any]], dict[str, Any]]
@@ -27,6 +27,7 @@ class Wire:
     __slots__ = ("checked", "lifts", "replies", "type", "version")
 
     def __init__(self, type: str, version: int) -> None:
+        """Of a class whose fields are not checked yet."""
         self.type = type
         self.version = version
         self.lifts: dict[int, Lift] = {}
@@ -220,12 +221,12 @@ def _replies(command: type[Command[Any, Any]]) -> Replies:
     for reply in yes:
         if not (isinstance(reply, type) and issubclass(reply, Event)):
             raise DefinitionError(
-                f"{command.__name__} declares {_shown(reply)} as its reply: name Event classes there, Refusals second"
+                f"{command.__name__} declares {shown(reply)} as its reply: name Event classes there, Refusals second"
             )
     for refusal in no:
         if not (isinstance(refusal, type) and issubclass(refusal, Refusal)):
             raise DefinitionError(
-                f"{command.__name__} declares {_shown(refusal)} as its refusal: name Refusal classes there"
+                f"{command.__name__} declares {shown(refusal)} as its refusal: name Refusal classes there"
             )
     return yes, tuple(refusal for refusal in no if refusal is not NeverRefused)
 
@@ -237,7 +238,3 @@ def _declared(command: type[Command[Any, Any]]) -> tuple[tuple[Any, ...], tuple[
                 yes, no = get_args(base)
                 return members(yes), members(no)
     return (Done,), ()
-
-
-def _shown(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint)

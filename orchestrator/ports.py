@@ -1,4 +1,4 @@
-"""The ports: what a store, a bus and a clock must do. Their docstrings are the contract that the conformance suites hold."""
+"""The ports: what a store, a bus and a clock must do. Their docstrings are what the conformance suites test."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ class Due(Struct, frozen=True):
 
     position: int
     outgoing: Outgoing
+
+
+class Standing(Struct, frozen=True):
+    """Open instances of one saga and definition version that stand in the same steps: how many, and the key of one."""
+
+    saga: str
+    definition_version: int
+    steps: tuple[str, ...]
+    count: int
+    key: str
 
 
 class Find(Struct, frozen=True):
@@ -102,10 +112,12 @@ class Store(Protocol):
         """Store each transition whole or not at all, all of them in one durable write, in order; one result each.
 
         A VersionConflict or DuplicateMessage is *returned* in a transition's place and leaves its neighbours alone:
-        duplicate, if the instance (same run) has a history row with the message's id; a conflict, if the stored version is not
-        one less than the instance's. `seen`: a pair known already makes the whole transition a duplicate. A new run
-        of a key (version 1 over an ended instance) replaces the instance and its history. When this raises, nothing is stored (StoreFull)
-        or nothing is known (StoreUnavailable). When it returns, a power cut loses nothing of it.
+        a duplicate, if the instance (same run) has a history row with the message's id; else a conflict, if the stored
+        version is not one less than the instance's. `seen`: a pair known already makes the whole transition a
+        duplicate; so does a message that is in the waiting room of that instance already. A new run of a key (version 1
+        over an ended instance) replaces the instance and its history. Outbox rows are removed before others are put.
+        When this raises, nothing is stored (StoreFull) or nothing is known (StoreUnavailable). When it returns, a power
+        cut loses nothing of it. A caller that is cancelled leaves all of it or nothing.
         """
         ...
 
@@ -114,7 +126,7 @@ class Store(Protocol):
         ...
 
     async def due(self, now: float, limit: int, after: int = 0) -> list[Due]:
-        """Outbox rows with no due time or one at or before `now`, whose position is greater than `after`, oldest first."""
+        """Outbox rows with no due time or one at or before `now`, of a position above `after`, by position."""
         ...
 
     async def next_due(self) -> float | None:
@@ -130,17 +142,22 @@ class Store(Protocol):
         ...
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance exists and is open (after a crash between its start and their delivery)."""
+        """Rows of the waiting room whose instance is open, oldest first: a crash came before their delivery."""
         ...
 
     async def prune(self, now: float, ended_before: float) -> int:
         """Remove instances that ended before that moment, with history, a child not before its parent (R14); inbox
-        entries of that age; and turn waiting-room rows past their time into dead letters (R11). Returns how many instances went.
+        entries of that age; and turn waiting-room rows past their time into dead letters (R11). Returns how many
+        instances went.
         """
         ...
 
+    async def standing(self) -> list[Standing]:
+        """Where all open instances stand (`stands_in`), grouped and sorted: 100,000 of them in a second (R18)."""
+        ...
+
     async def find(self, query: Find) -> Page:
-        """Instances by filter."""
+        """Instances by filter. Errors: BadMessage, for a cursor that no page gave."""
         ...
 
     async def history(self, address: Address, after: int = 0, limit: int = MAX_PAGE) -> list[Entry]:
@@ -178,7 +195,10 @@ class Delivered(Protocol):
 
 
 class Bus(Protocol):
-    """What carries messages between processes, at least once, in any order. Opened with `async with`. Error: BusUnavailable."""
+    """What carries messages between processes, at least once, in any order. Opened with `async with`.
+
+    Raises BusUnavailable from every method.
+    """
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -8,11 +8,12 @@ from msgspec import Raw, Struct, StructMeta
 from typing_extensions import dataclass_transform
 
 from . import codec
-from .defining.body import Namespace, check_names, read_body
+from .defining.body import Namespace, check_names, inherited_body, read_body
 from .defining.define import Keywords, define
 from .definition import Definition, definition_of
 from .errors import BadMessage
-from .hints import names_at_class_statement, resolve_fields, type_errors_of
+from .fields import type_errors_of
+from .hints import names_at_class_statement, resolve_fields
 from .messages import Event
 from .steps import (
     Child,
@@ -80,15 +81,15 @@ class SagaMeta(StructMeta):
         local_names = names_at_class_statement()
         namespace = dict(namespace)
         resolve_fields(namespace, local_names)
-        check_names(name, bases, namespace)
-        body = read_body(name, namespace, local_names)
         with type_errors_of(name):
             cls: Any = super().__new__(mcls, name, bases, namespace, kw_only=True)
-        cls.__body__ = body
+        inherited = inherited_body(cls)
+        check_names(cls, namespace, inherited)
+        cls.__body__ = read_body(name, namespace, local_names)
         if key:
             starts = starts if isinstance(starts, tuple) else (starts,)
             keywords = Keywords(key, starts, version, deadline, restartable)
-            cls.__definition__ = define(cls, body.with_bases(cls), keywords)
+            cls.__definition__ = define(cls, cls.__body__.over(inherited), keywords)
         return cls
 
 

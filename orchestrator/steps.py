@@ -11,9 +11,9 @@ from typing import Any, Generic, Protocol, overload
 from msgspec import Struct
 from typing_extensions import TypeIs, TypeVar
 
-from .definition import Migration
+from .definition import Migration, definition_of
 from .errors import DefinitionError
-from .messages import Command, Event, Failure, NeverRefused, R, Unwound, X
+from .messages import Command, Event, Failure, NeverRefused, R, Unwound, X, type_name
 from .retry import Retry
 
 # What a step or a handler returns.
@@ -63,10 +63,17 @@ D = TypeVar("D", covariant=True)
 
 
 class Child(Struct, Generic[D], frozen=True):
-    """A step starts an instance of another saga with `event` and waits for its end (R22)."""
+    """A step starts an instance of another saga with `event` and waits for its end (R22).
+
+    Errors: TypeError for an event that does not start it.
+    """
 
     saga: type[D]
     event: Event
+
+    def __post_init__(self) -> None:
+        if type_name(type(self.event)) not in definition_of(self.saga).starters:
+            raise TypeError(f"{type(self.event).__name__} does not start {self.saga.__name__}")
 
 
 class Stay(Struct, frozen=True):
@@ -79,6 +86,10 @@ class Goto(Struct, frozen=True):
     """
 
     step: Step
+
+    def __post_init__(self) -> None:
+        if not is_step(self.step):
+            raise TypeError(f"Goto takes a step of the saga, Goto(self.ship), not {self.step!r}")
 
 
 class Compensate(Struct, frozen=True):
@@ -104,7 +115,7 @@ A = TypeVar("A")  # S and C of a function: without defaults, or mypy lets anythi
 K = TypeVar("K", bound=Sends)
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
-Undo = Command[Any, NeverRefused] | Event | None
+Compensation = Command[Any, NeverRefused] | Event | None
 
 
 class Options(Struct, frozen=True):
@@ -195,11 +206,13 @@ class Step(Generic[S, C]):
         return self._attach("late", handler)
 
     @overload
-    def compensate(self: Step[S, Command[Any, Any]], function: Callable[[S, C], Undo], /) -> Callable[[S, C], Undo]: ...
+    def compensate(
+        self: Step[S, Command[Any, Any]], function: Callable[[S, C], Compensation], /
+    ) -> Callable[[S, C], Compensation]: ...
     @overload
     def compensate(
-        self: Step[S, Command[Any, Any] | Child[Any] | Event], function: Callable[[S], Undo], /
-    ) -> Callable[[S], Undo]: ...
+        self: Step[S, Command[Any, Any] | Child[Any] | Event], function: Callable[[S], Compensation], /
+    ) -> Callable[[S], Compensation]: ...
     def compensate(self, function: Callable[..., Any], /) -> Any:
         """Say what undoes the step: a command, or an event to publish. It may run several times and must not write."""
         return self._attach("compensate", function)
@@ -282,13 +295,10 @@ def mark_of(function: object) -> Mark | None:
     return getattr(getattr(function, "__func__", function), _MARK, None)
 
 
-Handler = Callable[[A, E], NextOrStay]
-
-
 @overload
-def on(handler: Handler[A, E], /) -> Handler[A, E]: ...
+def on(handler: Callable[[A, E], NextOrStay], /) -> Callable[[A, E], NextOrStay]: ...
 @overload
-def on(*, key: str) -> Callable[[Handler[A, E]], Handler[A, E]]: ...
+def on(*, key: str) -> Callable[[Callable[[A, E], NextOrStay]], Callable[[A, E], NextOrStay]]: ...
 def on(handler: Callable[..., Any] | None = None, /, *, key: str = "") -> Any:
     """Handle an event at any time while the saga runs forward. `key`: the event's field with the instance's key."""
     mark = Mark("on", key)

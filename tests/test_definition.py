@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec import Raw
+from typing_extensions import TypeAliasType
 
 from orchestrator import (
     BadMessage,
@@ -388,6 +389,45 @@ def test_steps_written_again_are_replaced_in_place() -> None:
     assert [handler.function for handler in definition.always] == [Selling.denied]
 
 
+def test_a_step_written_again_may_use_the_names_of_its_handlers() -> None:
+    class Again(Telling, key="order_id", starts=Placed):
+        @step(undo=None)
+        def book(self) -> Reserve:
+            return Reserve(self.order_id)
+
+        @book.on
+        def booked(self, reply: Reserved | PartlyReserved) -> None: ...
+
+    class AndAgain(Again, key="order_id", starts=Placed):
+        @step
+        def book(self) -> Shipped:
+            return Shipped(self.order_id)
+
+    assert definition_of(Again).steps["book"].on[0].types == (Reserved, PartlyReserved)
+    assert definition_of(AndAgain).steps["book"].on == ()
+
+
+Answer = TypeAliasType("Answer", Reserved | PartlyReserved)
+
+
+class Ask(Query[Answer]):
+    order_id: str
+
+
+def test_unions_may_have_a_name() -> None:
+    class Asking(Saga, key="order_id", starts=Phoned):
+        order_id: str
+
+        @step
+        def ask(self) -> Ask:
+            return Ask(self.order_id)
+
+        @ask.on
+        def answered(self, reply: Answer) -> None: ...
+
+    assert definition_of(Asking).steps["ask"].on[0].types == (Reserved, PartlyReserved)
+
+
 def test_methods_are_plain_functions_and_steps_are_named() -> None:
     order = Order(order_id="1", total=1)
     order.reserved(Reserved("r"))
@@ -415,6 +455,15 @@ def test_times_are_seconds() -> None:
 def test_a_wait_must_make_sense(make: Callable[[], Wait]) -> None:
     with pytest.raises(ValueError, match="Wait"):
         make()
+
+
+def test_a_goto_and_a_child_must_make_sense() -> None:
+    with pytest.raises(TypeError, match="Goto takes a step of the saga"):
+        Goto("ask")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Approved does not start Disk"):
+        Child(Disk, Approved("1"))
+    with pytest.raises(DefinitionError, match="Shop is not a saga with key="):
+        Child(Shop, Placed("1"))
 
 
 def test_a_wait_until_a_moment() -> None:
@@ -752,14 +801,14 @@ def a_step_covered_by_a_default() -> None:
         book: str = ""  # type: ignore[no-redef]  # noqa: F811
 
 
-@says("Bad.told", "is a method, and a field in Telling", "rename one of them")
+@says("Bad.told", "is both a field and a method", "rename one of them")
 def a_method_that_is_a_field_of_the_base() -> None:
     class Bad(Telling, key="order_id", starts=Placed):
         @step  # type: ignore[assignment]
         def told(self) -> Shipped: ...
 
 
-@says("Bad.tell", "is a field, and a method in Telling", "rename one of them")
+@says("Bad.tell", "is both a field and a method", "rename one of them")
 def a_field_that_is_a_method_of_the_base() -> None:
     class Bad(Telling, key="order_id", starts=Placed):
         tell: str = ""  # type: ignore[assignment]
@@ -771,10 +820,16 @@ def a_method_that_covers_a_step_of_the_base() -> None:
         def tell(self) -> Shipped: ...  # type: ignore[override]
 
 
-@says("Bad.booked", "covers a handler of Telling", "write its step again in Bad")
+@says("Bad.booked", "covers a handler of the step Telling.book", "write the step book again too, or rename it")
 def a_method_that_covers_a_handler_of_the_base() -> None:
     class Bad(Telling, key="order_id", starts=Placed):
         def booked(self, reply: Done) -> None: ...
+
+
+@says("Bad.denied", "covers a method that a base has marked", "mark it too, or rename it")
+def a_method_that_covers_an_on_of_the_base() -> None:
+    class Bad(Telling, key="order_id", starts=Placed):
+        def denied(self, event: Denied) -> Compensate: ...
 
 
 @says("Bad.more is added to Telling.tell", "that class is complete", "write the step tell again in the subclass")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from types import FunctionType
 from typing import Any
 
@@ -24,67 +25,56 @@ class Namespace(dict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         old = self.get(name)
-        if isinstance(old, Step) or mark_of(old) is not None:
+        if is_step(old) or mark_of(old) is not None:
             raise DefinitionError(f"{self._saga}.{name} is written twice in the class: rename one of them")
         super().__setitem__(name, value)
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """Steps (without the graph), class-level handlers, starters and migrations, by the names of their methods."""
+    """Steps, what they say (without the graph), class-level handlers and starters, by the names of their methods;
+    and migrations by their `from_version`.
+    """
 
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
-    read: dict[str, StepDefinition] = field(default_factory=dict[str, StepDefinition])
+    definitions: dict[str, StepDefinition] = field(default_factory=dict[str, StepDefinition])
     always: dict[str, Handler] = field(default_factory=dict[str, Handler])
     starters: dict[str, tuple[type[Event], ...]] = field(default_factory=dict[str, tuple[type[Event], ...]])
     migrations: dict[int, Migration] = field(default_factory=dict[int, Migration])
 
-    def with_bases(self, cls: type) -> Body:
-        """This body over those of the bases: what it writes again replaces in place, what is new comes after."""
-        merged = Body()
-        for base in reversed(cls.__mro__):
-            own = self if base is cls else base.__dict__.get("__body__")
-            if isinstance(own, Body):
-                merged.steps.update(own.steps)
-                merged.read.update(own.read)
-                merged.always.update(own.always)
-                merged.starters.update(own.starters)
-                merged.migrations.update(own.migrations)
-        return merged
-
-    def handlers(self) -> set[str]:
-        """The names of the methods that handle a message."""
-        return {*self.always, *(role.function.__name__ for step in self.steps.values() for role in step.roles)}
-
-    def names(self) -> set[str]:
-        """The names of all methods that have a meaning."""
-        return {*self.steps, *self.starters, *self.handlers()}
+    def over(self, base: Body) -> Body:
+        """This body over another: what it writes again replaces in place, what is new comes after."""
+        return Body(
+            {**base.steps, **self.steps},
+            {**base.definitions, **self.definitions},
+            {**base.always, **self.always},
+            {**base.starters, **self.starters},
+            {**base.migrations, **self.migrations},
+        )
 
 
-def check_names(saga: str, bases: tuple[type, ...], namespace: Mapping[str, Any]) -> None:
-    """Refuse a name that is both a field and a method, and one that covers a handler of a base."""
-    fields = set(namespace.get("__annotations__", ()))
-    for name in fields:
-        if _is_method(namespace.get(name)):
-            raise DefinitionError(f"{saga}.{name} is both a field and a method: rename one of them")
-    for base in dict.fromkeys(cls for start in bases for cls in start.__mro__):
-        if isinstance(base.__dict__.get("__body__"), Body):
-            _check_over(saga, fields, namespace, base)
+def inherited_body(cls: type) -> Body:
+    """What the bases of a class hold together."""
+    bodies = [base.__dict__["__body__"] for base in cls.__mro__[1:] if "__body__" in base.__dict__]
+    return reduce(lambda base, body: body.over(base), reversed(bodies), Body())
 
 
-def _check_over(saga: str, fields: set[str], namespace: Mapping[str, Any], base: Any) -> None:
-    """Refuse names that hide what a base means by them."""
-    body: Body = base.__body__
-    for name in fields & body.names():
-        raise DefinitionError(f"{saga}.{name} is a field, and a method in {base.__name__}: rename one of them")
+def check_names(cls: Any, namespace: Mapping[str, Any], inherited: Body) -> None:
+    """Refuse a name that is both a field and a method, and one that hides what a base means by it."""
+    handles = {role.function.__name__: step for step in inherited.steps.values() for role in step.roles}
+    marked = {*inherited.always, *inherited.starters}
+    for name in cls.__struct_fields__:
+        if _is_method(namespace.get(name)) or name in inherited.steps or name in handles or name in marked:
+            raise DefinitionError(f"{cls.__name__}.{name} is both a field and a method: rename one of them")
     for name, value in namespace.items():
-        if name in base.__struct_fields__ and name not in fields and _is_method(value):
-            raise DefinitionError(f"{saga}.{name} is a method, and a field in {base.__name__}: rename one of them")
-        if name in body.steps and not is_step(value):
-            raise DefinitionError(f"{saga}.{name} covers the step {base.__name__}.{name}: write it as a @step too")
-        if name in body.handlers() and mark_of(value) is None:
+        where, step = f"{cls.__name__}.{name}", handles.get(name)
+        if name in inherited.steps and not is_step(value):
+            raise DefinitionError(f"{where} covers the step {inherited.steps[name]!r}: write it as a @step too")
+        if name in marked and mark_of(value) is None:
+            raise DefinitionError(f"{where} covers a method that a base has marked: mark it too, or rename it")
+        if step is not None and not is_step(namespace.get(step.name)):
             raise DefinitionError(
-                f"{saga}.{name} covers a handler of {base.__name__}: write its step again in {saga}, or rename it"
+                f"{where} covers a handler of the step {step!r}: write the step {step.name} again too, or rename it"
             )
 
 
@@ -97,7 +87,7 @@ def read_body(saga: str, namespace: Mapping[str, Any], local_names: Mapping[str,
             if value.owner or value.name != name:
                 raise DefinitionError(f"{saga}.{name} is the step {value!r} in another place: write it out with @step")
             body.steps[name] = value
-            body.read[name] = reader.step(value)
+            body.definitions[name] = reader.step(value)
             value.owner = saga
         elif mark is not None:
             _read_marked(body, reader, f"{saga}.{name}", name, value, mark)

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import fields
 
-from ..definition import Definition, Handler, StepDefinition, StepKind, definition_of
+from ..definition import Definition, StepDefinition, StepKind, definition_of
 from ..errors import DefinitionError
 from ..fields import check_storable
 from ..hints import members
@@ -32,24 +32,21 @@ class Keywords(Struct, frozen=True):
 def define(cls: type, body: Body, keywords: Keywords) -> Definition:
     """The checked definition of a saga class. Errors: DefinitionError."""
     _check_keywords(cls, body, keywords)
-    steps = _with_graph(cls, body)
     starters = _starters(cls, body, keywords)
-    always = tuple(body.always.values())
-    definition = Definition(
+    bare = Definition(
         cls=cls,
         name=cls.__name__,
         key=keywords.key,
         version=keywords.version,
         deadline=keywords.deadline,
         restartable=keywords.restartable,
-        steps=steps,
+        steps=_with_graph(cls, body),
         starters={type_name(event): starter for event, starter in starters.items()},
-        always=always,
-        routes=_routes(cls.__name__, keywords.key, starters, steps.values(), always),
+        always=tuple(body.always.values()),
         migrations=body.migrations,
-        types=_types(cls.__name__, starters, steps.values(), always),
-        pivot=next((step.name for step in steps.values() if step.pivot), ""),
+        pivot=next((name for name, step in body.definitions.items() if step.pivot), ""),
     )
+    definition = replace(bare, routes=_routes(bare, starters), types=_types(bare, starters))
     check(definition)
     return definition
 
@@ -88,10 +85,10 @@ def _check_fields(cls: type) -> None:
 def _with_graph(cls: type, body: Body) -> dict[str, StepDefinition]:
     after = predecessors(cls, body.steps)
     before, reach = successors(after), reaches(cls.__name__, after)
-    past_pivot = {later for step in body.read.values() if step.pivot for later in reach[step.name]}
+    past_pivot = {later for step in body.definitions.values() if step.pivot for later in reach[step.name]}
     return {
         name: replace(step, after=after[name], before=before[name], reach=reach[name], past_pivot=name in past_pivot)
-        for name, step in body.read.items()
+        for name, step in body.definitions.items()
     }
 
 
@@ -154,35 +151,34 @@ def _is_a(theirs: Any, ours: Any) -> bool:
 # What comes in and goes out.
 
 
-def _routes(
-    saga: str, key: str, starters: Iterable[type[Event]], steps: Iterable[StepDefinition], always: Iterable[Handler]
-) -> dict[str, tuple[str, ...]]:
+def _routes(definition: Definition, starters: Iterable[type[Event]]) -> dict[str, tuple[str, ...]]:
     """By which fields each event finds its instance."""
+    waiting = [handler for step in definition.steps.values() if step.kind is StepKind.WAIT for handler in step.on]
+    handled = [(handler, event) for handler in (*definition.always, *waiting) for event in handler.types]
+    wanted = [(event, definition.key, "its start") for event in starters]
+    wanted += [(event, handler.key or definition.key, handler.function.__name__) for handler, event in handled]
     routes: dict[str, tuple[str, ...]] = {}
-    waiting = [handler for step in steps if step.kind is StepKind.WAIT for handler in step.on]
-    wanted = [(event, key, "its start") for event in starters]
-    wanted += [(e, h.key or key, h.function.__name__) for h in (*always, *waiting) for e in h.types]
-    for event, name, by in wanted:
-        if name not in event.__struct_fields__:  # type: ignore[attr-defined]
+    for event, field, by in wanted:
+        if field not in event.__struct_fields__:  # type: ignore[attr-defined]
             raise DefinitionError(
-                f"{saga} finds its instance for {event.__name__} ({by}) by the field {name}, which the event has not: "
-                f"add it, or name another field with key="
+                f"{definition.name} finds its instance for {event.__name__} ({by}) by the field {field}, "
+                f"which the event has not: add it, or name another field with key="
             )
         known = routes.get(type_name(event), ())
-        if name not in known:
-            routes[type_name(event)] = (*known, name)
+        routes[type_name(event)] = known if field in known else (*known, field)
     return routes
 
 
-def _types(
-    saga: str, starters: Iterable[type[Event]], steps: Iterable[StepDefinition], always: Iterable[Handler]
-) -> dict[str, type]:
+def _types(definition: Definition, starters: Iterable[type[Event]]) -> dict[str, type]:
     """Every class that may come in or go out, by its wire type."""
     types: dict[str, type] = {}
-    handled = [cls for handler in always for cls in handler.types]
-    for name, cls in _named([Failure, *starters, *handled, *(cls for step in steps for cls in _of_step(step))]):
+    handled = [cls for handler in definition.always for cls in handler.types]
+    sent = [cls for step in definition.steps.values() for cls in _of_step(step)]
+    for name, cls in _named([Failure, *starters, *handled, *sent]):
         if types.setdefault(name, cls) is not cls:
-            raise DefinitionError(f"{saga} uses two classes of the wire type {name}: give one another with type=")
+            raise DefinitionError(
+                f"{definition.name} uses two classes of the wire type {name}: give one another with type="
+            )
     return types
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..definition import Handler, StepKind
+from ..hints import shown
 from ..messages import Command, Event, Failure, Query, Unwound, is_command, replies_of
 from ..steps import Compensate, Finish, Goto, Stay
-from .signature import Signature, shown
+from .signature import Signature
 
 Function = Callable[..., Any]
 

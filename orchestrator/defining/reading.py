@@ -7,11 +7,11 @@ from typing import Any, get_args, get_origin
 
 from ..definition import Handler, StepDefinition, StepKind, definition_of
 from ..errors import DefinitionError
-from ..hints import members
+from ..hints import members, shown
 from ..messages import Command, Event
 from ..steps import Child, Role, Step, Wait
 from .handlers import Sent, events_taken, of_answer, of_event, of_failure, of_lateness, undo
-from .signature import Signature, shown
+from .signature import Signature
 
 
 class Itself:

@@ -60,8 +60,3 @@ class Signature:
 
 
 _NOT_PLAIN = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-
-
-def shown(hint: Any) -> str:
-    """A type as a person would write it."""
-    return hint.__name__ if isinstance(hint, type) else str(hint)

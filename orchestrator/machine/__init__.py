@@ -1,11 +1,42 @@
 """The machine: decides what each message does. Pure functions of values: no await, no clock, no chance."""
 
-from .instance import Bug, Call, CallKind, Do, Instance, Payload, Status, Then, Undo, Visit, VisitState
-from .limits import MachineLimits
-from .react import fold, migrate, react, set_aside
-from .timers import next_timer
-from .transition import Entry, Outcome, Transition
-from .turn import HandlerBug
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import load_when_used
+
+if TYPE_CHECKING:
+    from .instance import Bug, Call, CallKind, Do, Instance, Payload, Status, Then, Undo, Visit, VisitState
+    from .limits import MachineLimits
+    from .react import fold, migrate, react, set_aside
+    from .timers import next_timer
+    from .transition import Entry, Outcome, Transition
+    from .turn import HandlerBug
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "instance": (
+        "Bug",
+        "Call",
+        "CallKind",
+        "Do",
+        "Instance",
+        "Payload",
+        "Status",
+        "Then",
+        "Undo",
+        "Visit",
+        "VisitState",
+    ),
+    "limits": ("MachineLimits",),
+    "react": ("fold", "migrate", "react", "set_aside"),
+    "timers": ("next_timer",),
+    "transition": ("Entry", "Outcome", "Transition"),
+    "turn": ("HandlerBug",),
+}
+
+if not TYPE_CHECKING:
+    load_when_used(__name__, _HOMES)
 
 __all__ = [
     "Bug",

@@ -110,7 +110,7 @@ def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: Any, index: int)
         kind = CallKind.QUERY if isinstance(sent, Query) else CallKind.COMMAND
         return Call(kind=kind, command=payload(cast(Message, sent)), index=index)
     if isinstance(sent, Child):
-        child: Child[Any] = sent
+        child = cast(Child[Any], cast(object, sent))
         return Call(kind=CallKind.CHILD, command=payload(child.event), index=index, child=child.saga.__name__)
     raise HandlerBug(f"{step.name} returned {sent!r}: a step returns a command, an event, a Wait, a Child or None")
 

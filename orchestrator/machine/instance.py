@@ -91,6 +91,13 @@ class Call(Struct, omit_defaults=True, kw_only=True):
     parked: str = ""
     error: str = ""
 
+    @property
+    def needs_undo(self) -> bool:
+        """Whether an effect of this call may exist that its undo would take back (R6)."""
+        if self.kind is CallKind.QUERY or self.do in (Do.WAITING, Do.CLEAN):
+            return False
+        return self.undo_kind is not None
+
 
 class VisitState(StrEnum):
     """Where one stay in a step stands."""
@@ -219,6 +226,20 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
             for visit in self.visits
             for call in visit.calls
         )
+
+    @property
+    def stands_in(self) -> tuple[str, ...]:
+        """The steps its definition must still have (R18): open, to be undone or yet undoable, or the next."""
+        answered = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
+        steps = [
+            visit.step
+            for visit in self.visits
+            if visit.state is VisitState.OPEN
+            or (not visit.closed and any(call.needs_undo and call.unwinding not in answered for call in visit.calls))
+        ]
+        if self.then is not None and self.then.step:
+            steps.append(self.then.step)
+        return tuple(dict.fromkeys(steps))
 
     @property
     def wake_at(self) -> float | None:

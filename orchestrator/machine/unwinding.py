@@ -54,14 +54,7 @@ def want_undone(visit: Visit, calls: Iterable[Call]) -> None:
     """Mark those calls of a visit that were done or are in doubt."""
     for call in calls:
         if call.unwinding is Undo.NONE:
-            call.unwinding = Undo.WANTED if needs_undo(call) else Undo.NOTHING
-
-
-def needs_undo(call: Call) -> bool:
-    """Whether an effect of this call may exist that its undo would take back (R6)."""
-    if call.kind is CallKind.QUERY or call.do in (Do.WAITING, Do.CLEAN):
-        return False
-    return call.undo_kind is not None
+            call.unwinding = Undo.WANTED if call.needs_undo else Undo.NOTHING
 
 
 def can_be_left(turn: Turn, visit: Visit, call: Call) -> bool:

@@ -21,9 +21,9 @@ import pytest
 from msgspec import Raw, structs
 
 from ..errors import BadMessage, BusUnavailable, DuplicateMessage, VersionConflict
-from ..machine.instance import Call, CallKind, Do, Instance, Payload, Status, Visit
+from ..machine.instance import Call, CallKind, Do, Instance, Payload, Status, Visit, VisitState
 from ..machine.transition import Outcome, Transition
-from ..ports import MAX_PAGE, Bus, Committed, Delivered, Find, Result, Store, Waiting
+from ..ports import MAX_PAGE, Bus, Committed, Delivered, Find, Result, Standing, Store, Waiting
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Route
 
 PATIENCE_S = 10.0
@@ -606,6 +606,39 @@ class StoreConformance:
         assert await store.prune(NOW, NOW) == count + 1
         counts = await store.counts(NOW)
         assert (counts.instances, counts.waiting, counts.dead) == ({}, 0, count)
+
+    # --- standing ---
+
+    async def test_standing_groups_open_instances_by_version_and_steps(self, store: Store) -> None:
+        def visit(serial: int, step: str, state: VisitState = VisitState.OPEN, undo: bool = False) -> Visit:
+            call = Call(kind=CallKind.COMMAND, undo_kind=CallKind.COMMAND if undo else None, do=Do.YES)
+            return Visit(serial=serial, step=step, number=1, entered_at=NOW, state=state, calls=[call])
+
+        past = [visit(1, "asked", VisitState.DONE), visit(2, "reserve", VisitState.DONE, undo=True)]
+        charging = [*past, visit(3, "charge")]
+        assert await store.standing() == []
+        await stored(
+            store,
+            moved(made("b", visits=charging)),
+            moved(made("c", visits=[visit(1, "charge")])),
+            moved(made("old", definition_version=0, visits=charging)),
+            moved(made("other", saga="Other")),
+            moved(made("done", visits=charging)),
+            moved(made("moves on", visits=[visit(1, "reserve")])),
+        )
+        await stored(
+            store,
+            moved(ended(made("done", visits=charging))),
+            moved(made("a")),
+            moved(after(made("a", visits=charging), status=Status.COMPENSATING)),
+            moved(after(made("moves on"), visits=charging)),
+        )
+        assert await store.standing() == [
+            Standing("Order", 0, ("reserve", "charge"), 1, "old"),
+            Standing("Order", 1, ("charge",), 1, "c"),
+            Standing("Order", 1, ("reserve", "charge"), 3, "a"),
+            Standing("Other", 1, (), 1, "other"),
+        ]
 
     # --- find ---
 

@@ -101,17 +101,14 @@ class Dialogue:
 
     # What the world answers.
 
-    def answer(self, *said: Any) -> Self:
+    def answer(self, *said: Any, clean: bool | None = None) -> Self:
         """`answer(reply)`: to the command expected last (or the only one open); `answer(command, reply)`: to that one.
 
-        A Refusal counts as unclean unless `refuse_cleanly` is used: an earlier attempt may have taken effect.
+        A refusal of the first attempt is clean: the host knows that nothing had begun, so its step is not undone (R6);
+        that of a later attempt is not. `clean` says otherwise.
         """
-        reply, row = said[-1], self._row_for(said[:-1])
-        return self._reply(row, reply, clean=False)
-
-    def refuse_cleanly(self, *said: Any) -> Self:
-        """As `answer` with a refusal of which the host knows that nothing had begun (R6): its step is not undone."""
-        return self._reply(self._row_for(said[:-1]), said[-1], clean=True)
+        row = self._row_for(said[:-1])
+        return self._reply(row, said[-1], row.envelope.attempt == 1 if clean is None else clean)
 
     def done(self) -> Self:
         """Answer the command expected last with the built-in Done."""

@@ -78,7 +78,16 @@ def test_due_rows_are_found_by_their_index(database: sqlite3.Connection) -> None
 
 
 @pytest.mark.parametrize(
-    "sql", [reading.BY_STATUS, reading.TOTALS, reading.SAGAS, reading.HISTORY, reading.SINCE, upkeep.PRUNABLE]
+    "sql",
+    [
+        reading.BY_STATUS,
+        reading.TOTALS,
+        reading.SAGAS,
+        reading.HISTORY,
+        reading.SINCE,
+        reading.STANDING,
+        upkeep.PRUNABLE,
+    ],
 )
 def test_people_and_housekeeping_read_indexes_only(database: sqlite3.Connection, sql: str) -> None:
     parameters: Any = {"instance": 1, "limit": 5, "after": 0} if ":instance" in sql else [1] * sql.count("?")
@@ -92,8 +101,8 @@ def test_people_and_housekeeping_read_indexes_only(database: sqlite3.Connection,
         (commit.SEEN, 2),
         (commit.WAITS, 3),
         (commit.WAITING, 3),
-        (commit.MOVED, 7),
-        (commit.CHANGED, 12),
+        (commit.MOVED, 8),
+        (commit.CHANGED, 13),
     ],
 )
 def test_a_commit_finds_each_of_its_rows(database: sqlite3.Connection, sql: str, columns: int) -> None:

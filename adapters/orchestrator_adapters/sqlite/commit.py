@@ -235,21 +235,21 @@ def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepar
 BORN = """
     INSERT INTO instance (
         id, saga, key, run, parent_saga, parent_key, status, parked, paused, busy, retrying,
-        version, wake_at, updated_at, ended_at, crc, body
+        version, wake_at, updated_at, ended_at, stands_in, crc, body
     ) VALUES *
 """
 # Setting a column rewrites the indexes it is in, even to the same value: hence one statement without the flags.
 MOVED = """
     UPDATE instance
     SET version = new.column2, wake_at = new.column3, updated_at = new.column4, ended_at = new.column5,
-        crc = new.column6, body = new.column7
+        stands_in = new.column6, crc = new.column7, body = new.column8
     FROM (VALUES *) AS new WHERE instance.id = new.column1
 """
 CHANGED = """
     UPDATE instance
     SET status = new.column2, parked = new.column3, paused = new.column4, busy = new.column5, retrying = new.column6,
         version = new.column7, wake_at = new.column8, updated_at = new.column9, ended_at = new.column10,
-        crc = new.column11, body = new.column12
+        stands_in = new.column11, crc = new.column12, body = new.column13
     FROM (VALUES *) AS new WHERE instance.id = new.column1
 """
 HISTORY = "INSERT INTO history (instance, version, message_id, at, outcome, notes, crc, message) VALUES *"

@@ -6,11 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import product
 
-import msgspec
-from msgspec import Struct
-
 from orchestrator.errors import BadMessage
-from orchestrator.machine.instance import Instance, Status, VisitState
+from orchestrator.machine.instance import Instance, Status
 from orchestrator.machine.transition import Entry
 from orchestrator.ports import MAX_PAGE, Counts, Due, Find, Page, Standing, Waiting
 from orchestrator.wire import Address, DeadLetter
@@ -138,36 +135,18 @@ def history(connection: sqlite3.Connection, address: Address, after: int, limit:
     return [code.entry(row) for row in connection.execute(HISTORY, asked)]
 
 
-STANDING = "SELECT key, body FROM instance INDEXED BY instance_status WHERE saga = ? AND status = ?"
-OPEN_STATUSES = tuple(status for status in Status if not status.is_end)
-
-
-class _Visit(Struct):
-    step: str
-    state: VisitState = VisitState.OPEN
-
-
-class _Place(Struct):
-    """The part of an instance that says where it stands; the rest is not decoded."""
-
-    definition_version: int = 1
-    visits: list[_Visit] = []
-
-
-_place = msgspec.json.Decoder(_Place)
+STANDING = """
+    SELECT stands_in, count(*), min(key) FROM instance INDEXED BY instance_status
+    WHERE saga = ? AND status IN ('running', 'compensating') GROUP BY stands_in
+"""
 
 
 def standing(connection: sqlite3.Connection) -> list[Standing]:
-    """Where all open instances stand."""
-    groups: dict[tuple[str, int, tuple[str, ...]], tuple[int, str]] = {}
-    for saga, status in product(_sagas(connection), OPEN_STATUSES):
-        for key, body in connection.execute(STANDING, (saga, str(status))):
-            place = _place.decode(body)
-            steps = tuple(visit.step for visit in place.visits if visit.state is VisitState.OPEN)
-            group = (saga, place.definition_version, steps)
-            count, first = groups.get(group, (0, key))
-            groups[group] = (count + 1, first)
-    return [Standing(*group, count, key) for group, (count, key) in groups.items()]
+    """Where all open instances stand, grouped (R18)."""
+    found = [
+        rows.standing_of(saga, *group) for saga in _sagas(connection) for group in connection.execute(STANDING, (saga,))
+    ]
+    return sorted(found, key=lambda each: (each.saga, each.definition_version, each.steps))
 
 
 def find(connection: sqlite3.Connection, query: Find) -> Page:

@@ -12,7 +12,7 @@ from msgspec import structs
 from orchestrator.errors import StoreCorrupt
 from orchestrator.machine.instance import Instance
 from orchestrator.machine.transition import Entry, Outcome, Transition
-from orchestrator.ports import Due, Waiting
+from orchestrator.ports import Due, Standing, Waiting
 from orchestrator.wire import Address, DeadLetter, Envelope, Outgoing
 
 Row: TypeAlias = tuple[Any, ...]
@@ -38,9 +38,24 @@ def flags(instance: Instance) -> tuple[str, bool, bool, bool, bool]:
 
 
 def instance_row(instance: Instance) -> Row:
-    """The columns that change with every transition: version, wake_at, updated_at, ended_at, crc, body."""
+    """The columns that change with every transition: version, wake_at, updated_at, ended_at, stands_in, crc, body."""
     body = _encode(instance)
-    return (instance.version, instance.wake_at, instance.updated_at, instance.ended_at, zlib.crc32(body), body)
+    stands_in = " ".join((str(instance.definition_version), *instance.stands_in))
+    return (
+        instance.version,
+        instance.wake_at,
+        instance.updated_at,
+        instance.ended_at,
+        stands_in,
+        zlib.crc32(body),
+        body,
+    )
+
+
+def standing_of(saga: str, stands_in: str, count: int, key: str) -> Standing:
+    """A group of instances with the same `stands_in`: the definition's version and the steps, with spaces between."""
+    version, *steps = stands_in.split(" ")
+    return Standing(saga, int(version), tuple(steps), count, key)
 
 
 def instance_of(crc: int, body: bytes) -> Instance:

@@ -39,6 +39,7 @@ SCHEMA_1 = (
         ended_at REAL,
         parent_saga TEXT,
         parent_key TEXT,
+        stands_in TEXT NOT NULL,
         crc INTEGER NOT NULL,
         body BLOB NOT NULL
     ) STRICT

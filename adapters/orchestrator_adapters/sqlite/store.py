@@ -130,7 +130,7 @@ class SQLiteStore:
         return went
 
     async def standing(self) -> list[Standing]:
-        """Where all open instances stand, grouped."""
+        """Where all open instances stand, grouped (R18)."""
         return await self._read(reading.standing)
 
     async def find(self, query: Find) -> Page:
