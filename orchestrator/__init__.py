@@ -5,8 +5,9 @@ Each name is loaded when it is first asked for, so that the command line starts 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .lazy import load_when_used
 
 if TYPE_CHECKING:
     from .app import App, load_app
@@ -142,20 +143,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "step",
     ),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
-
+if not TYPE_CHECKING:
+    load_when_used(__name__, _HOMES)
 
 __all__ = [
     "App",

@@ -29,7 +29,7 @@ _handling: ContextVar[tuple[Handling, float, str] | None] = ContextVar("handling
 
 @contextmanager
 def handling(message: Handling, at: float, scope: str) -> Generator[None]:
-    """Let the code inside ask about `message`, handled at `at` (seconds since 1970); ids are made unique within `scope`."""
+    """Let the code inside ask about `message`, handled at `at` (seconds since 1970); ids are unique in `scope`."""
     token = _handling.set((message, at, scope))
     try:
         yield
@@ -45,7 +45,10 @@ def _current() -> tuple[Handling, float, str]:
 
 
 def now() -> datetime:
-    """The moment of this transition (UTC), the same when it is folded again. Errors: OrchestratorError outside a handler."""
+    """The moment of this transition (UTC), the same when it is folded again.
+
+    Errors: OrchestratorError outside a handler.
+    """
     return datetime.fromtimestamp(_current()[1], timezone.utc)
 
 
@@ -58,5 +61,8 @@ def unique_id(label: str) -> str:
 
 
 def delivery() -> Handling:
-    """The id, type, time, user and correlation of the message under way. Errors: OrchestratorError outside a handler."""
+    """The id, type, time, user and correlation of the message under way.
+
+    Errors: OrchestratorError outside a handler.
+    """
     return _current()[0]

@@ -20,7 +20,7 @@ class ConfigError(OrchestratorError):
 
 
 class BadMessage(OrchestratorError, ValueError):
-    """Bytes or a value that cannot be decoded as the message they claim to be (R16); sending them again will not help."""
+    """Bytes or a value that are not the message they claim to be (R16); sending them again will not help."""
 
 
 class StoreError(OrchestratorError):
@@ -57,6 +57,12 @@ class NoStore(StoreError):
 
 class BusUnavailable(OrchestratorError):
     """The message may be out or not: send it again under the same id."""
+
+
+class NotAccepting(OrchestratorError):
+    """No message is taken now, because the daemon stops or its store has no room; this one may still be taken: send it
+    again later under the same id.
+    """
 
 
 class Refused(OrchestratorError):

@@ -42,8 +42,8 @@ class Envelope(Struct, frozen=True, omit_defaults=True):
 
     `data` is the payload as JSON. `time` is when it was made, in seconds since 1970 UTC. `saga` and `key` name the
     instance it is for; `via` is the field an event was routed by. `reply_to` is the id of the command that a reply
-    answers (or the visit or command a timer is about), `attempt` which attempt of it. `clean` marks a refusal of which the host knows
-    that no earlier run of its key ever began (R6). `answer_to` is the parent of a child's START or UNWIND.
+    answers (or the visit or command a timer is about), `attempt` which attempt of it. `clean` marks a refusal of which
+    the host knows that no earlier run of its key ever began (R6). `answer_to` is the parent of a child's START or UNWIND.
     """
 
     id: str
@@ -87,8 +87,8 @@ class Outgoing(Struct, frozen=True, omit_defaults=True):
     """A row of the outbox: stored in a transition's commit, taken out by the commit that settles it.
 
     `name` identifies the row (the command's id, the event's id, `event>listener`); putting a row of the same name
-    replaces it. `due_at`: not before that moment, in seconds since 1970 (None: at once). `deadline` is when the attempt times out.
-    `undoes` is, for a compensation, the key of the do that it undoes. `sender` is the instance that sent it.
+    replaces it. `due_at`: not before that moment, in seconds since 1970 (None: at once). `deadline` is when the attempt
+    times out. `undoes` is, for a compensation, the key of the do that it undoes. `sender` is the instance that sent it.
     """
 
     name: str
@@ -118,7 +118,8 @@ class Request(Struct, frozen=True, omit_defaults=True):
     """The data of a VERB envelope, whose type is the verb and whose user is who asked.
 
     `step` is for skip, done and (optionally) retry; `element` one of a list step's; `reply` the JSON of done's reply,
-    of type `reply_type` (default: the only one the step's command declares); `undo=False`: skip takes the step's undo out of the plan too.
+    of type `reply_type` (default: the only one the step's command declares); `undo=False`: skip takes the step's undo
+    out of the plan too.
     """
 
     why: str = ""

@@ -121,7 +121,7 @@ def test_opening_that_fails_does_not_outlive_the_loop() -> None:
         raise sqlite3.OperationalError("no")
 
     with pytest.raises(sqlite3.OperationalError):
-        asyncio.run(Database.open(fails))  # type: ignore[arg-type]
+        asyncio.run(Database.open(fails))
 
 
 def test_opening_that_is_cancelled_from_outside_leaves_nothing(tmp_path: Path) -> None:
