@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
@@ -49,7 +49,7 @@ def now() -> datetime:
 
     Errors: OrchestratorError outside a handler.
     """
-    return datetime.fromtimestamp(_current()[1], timezone.utc)
+    return datetime.fromtimestamp(_current()[1], UTC)
 
 
 def unique_id(label: str) -> str:

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from msgspec import Raw
-from orchestrator_adapters.sqlite import SQLiteStore, errors
 
 from orchestrator.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from orchestrator.testing.conformance import after, going, made, moved, stored
+from orchestrator_adapters.sqlite import SQLiteStore, errors
 
 pytestmark = pytest.mark.anyio
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from orchestrator_adapters.sqlite import SQLiteStore, lock, schema
 
 from orchestrator.errors import ConfigError, NoStore, StoreCorrupt, StoreError, StoreUnavailable
 from orchestrator.testing.conformance import NOW, made, moved, stored
+from orchestrator_adapters.sqlite import SQLiteStore, lock, schema
 
 pytestmark = pytest.mark.anyio
 

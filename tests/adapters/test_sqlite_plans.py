@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestrator_adapters.sqlite import SQLiteStore, commit, reading, schema, upkeep
-from orchestrator_adapters.sqlite.bulk import _with_rows
 
 from orchestrator.machine.instance import Status
 from orchestrator.ports import Find
 from orchestrator.testing.conformance import NOW, ended, made, moved, stored
+from orchestrator_adapters.sqlite import SQLiteStore, commit, reading, schema, upkeep
+from orchestrator_adapters.sqlite.bulk import _with_rows
 
 pytestmark = pytest.mark.anyio
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from orchestrator_adapters.sqlite import SQLiteStore
 
 from orchestrator.errors import StoreLocked, StoreUnavailable
 from orchestrator.ports import Find
 from orchestrator.testing.conformance import NOW, made, moved, stored
 from orchestrator.wire import Address
+from orchestrator_adapters.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.anyio
 

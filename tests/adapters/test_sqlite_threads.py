@@ -10,11 +10,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from orchestrator_adapters.sqlite import SQLiteStore
-from orchestrator_adapters.sqlite.connection import Database, TxConnection
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.testing.conformance import made, moved
+from orchestrator_adapters.sqlite import SQLiteStore
+from orchestrator_adapters.sqlite.connection import Database, TxConnection
 
 pytestmark = pytest.mark.anyio
 

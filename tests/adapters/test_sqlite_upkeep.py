@@ -6,11 +6,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from orchestrator_adapters.sqlite import SQLiteStore
 
 from orchestrator.errors import ConfigError
 from orchestrator.ports import Find
 from orchestrator.testing.conformance import NOW, after, made, moved, stored
+from orchestrator_adapters.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.anyio
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from orchestrator_adapters.sqlite import SQLiteStore
-
 from orchestrator.testing.conformance import StoreConformance
+from orchestrator_adapters.sqlite import SQLiteStore
 
 
 class TestSQLiteStore(StoreConformance):
