@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from .app import App
 from .errors import BadMessage
-from .messages import Event, decode, type_version
+from .messages import Event, decode, encode, type_version
 from .wire import Envelope, Kind
 
 BODY_BYTES = 1024 * 1024
@@ -128,8 +128,8 @@ def event_line(
     bare payload of an event of `default_type`.
 
     The id is the event's own, or else a hash of its type and the line, so that the same line twice is the same event.
-    `now` is its time if it says none. Its payload is checked with the app's class. Errors: BadMessage, naming the
-    field, or the types that the app takes.
+    `now` is its time if it says none. Its payload is what the app's class makes of it, in the present version. Errors:
+    BadMessage, naming the field, or the types that the app takes.
     """
     line = raw.strip()
     content = _as_object(strict_json(line, limit, depth))
@@ -145,8 +145,9 @@ def event_line(
         envelope = _event(_hash(default_type, line), default_type, Raw(line), app)
     else:
         raise BadMessage('it does not say its type: give one, or write {"type": ..., "data": {...}}')
-    decode(_class(envelope.type, app), envelope.data, envelope.version)
-    return envelope if envelope.time else msgspec.structs.replace(envelope, time=now)
+    cls = _class(envelope.type, app)
+    data = Raw(encode(decode(cls, envelope.data, envelope.version)))  # so that a bare secret is stored as one
+    return msgspec.structs.replace(envelope, data=data, version=type_version(cls), time=envelope.time or now)
 
 
 def _event(id: str, wire_type: str, data: Raw, app: App[Any]) -> Envelope:

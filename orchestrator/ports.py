@@ -89,7 +89,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     dead: int = 0
     overdue: int = 0  # timers due for more than 30 s
     next_wake_at: float | None = None
-    oldest_retry: Address | None = None  # the instance whose parked or retried call is the longest without an update
+    oldest_retry: Address | None = None  # the instance whose retried call is the longest without an update
     size_bytes: int = 0
     schema: int = 0
 

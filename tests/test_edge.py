@@ -252,7 +252,7 @@ SHOP = App("shop", listeners=[note])
 def test_a_bare_payload() -> None:
     envelope = event_line(b'  {"order_id": "1"}\r\n', SHOP, "OrderPlaced", now=5.0)
     assert (envelope.kind, envelope.type, envelope.time) == (Kind.EVENT, "OrderPlaced", 5.0)
-    assert bytes(envelope.data) == b'{"order_id": "1"}'
+    assert bytes(envelope.data) == b'{"order_id":"1","units":1}'
 
 
 def test_the_same_line_has_the_same_id() -> None:
@@ -267,7 +267,7 @@ def test_the_same_line_has_the_same_id() -> None:
 
 def test_a_wrapped_event() -> None:
     envelope = event_line(b'{"type": "OrderPlaced", "data": {"order_id": "1"}}', SHOP)
-    assert (envelope.type, bytes(envelope.data)) == ("OrderPlaced", b'{"order_id": "1"}')
+    assert (envelope.type, bytes(envelope.data)) == ("OrderPlaced", b'{"order_id":"1","units":1}')
     assert envelope.id.startswith("line-")
     assert event_line(b'{"id": "e7", "type": "OrderPlaced", "data": {"order_id": "1"}}', SHOP, "Other").id == "e7"
 

@@ -220,9 +220,10 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
 
     @property
     def is_retrying(self) -> bool:
-        """Whether a call under way is parked, waits for its next attempt, or is in one after the first (R8, R19)."""
+        """Whether a call waits for its next attempt, or is in one after the first, and is not parked (R19)."""
         return not self.status.is_end and any(
-            call.parked or call.retry_at is not None or (call.attempt > 1 and call.timeout_at is not None)
+            not call.parked
+            and (call.retry_at is not None or (call.attempt > call.base + 1 and call.timeout_at is not None))
             for visit in self.visits
             for call in visit.calls
         )

@@ -829,7 +829,7 @@ class StoreConformance:
         assert (counts.parked, counts.paused, counts.busy) == (1, 1, 3)
         assert (counts.outbox, counts.waiting, counts.dead, counts.overdue) == (2, 1, 1, 1)
         assert counts.next_wake_at == NOW - 31
-        assert counts.oldest_retry == Address("Order", "parked")
+        assert counts.oldest_retry == Address("Order", "backoff")
         await stored(store, moved(after(parked, visits=[], updated_at=NOW)))
         counts = await store.counts(NOW)
         assert (counts.parked, counts.busy, counts.oldest_retry) == (0, 3, Address("Order", "backoff"))
