@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         DuplicateMessage,
         Fatal,
         NoStore,
+        NotAccepting,
         NotFound,
         OrchestratorError,
         Refused,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
         VersionConflict,
     )
     from .ledger import First, Ledger, Once
+    from .machine import Status
     from .messages import Command, Done, Event, Failure, Message, NeverRefused, Query, Refusal, Secret, Unwound, upcast
     from .participant import Call, Delivery, Listener, Participant, listener, participant
+    from .ports import Find, Page
     from .retry import Retry
     from .runtime.embedded import End, Orchestrator, Run
     from .saga import (
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
         start,
         step,
     )
+    from .urls import open_bus, open_store
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "app": (
@@ -81,6 +85,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "DuplicateMessage",
         "Fatal",
         "NoStore",
+        "NotAccepting",
         "NotFound",
         "OrchestratorError",
         "Refused",
@@ -97,6 +102,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Ledger",
         "Once",
     ),
+    "machine": ("Status",),
     "messages": (
         "Command",
         "Done",
@@ -118,6 +124,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "listener",
         "participant",
     ),
+    "ports": ("Find", "Page"),
     "retry": ("Retry",),
     "runtime.embedded": (
         "End",
@@ -142,6 +149,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "start",
         "step",
     ),
+    "urls": ("open_bus", "open_store"),
 }
 
 if not TYPE_CHECKING:
@@ -165,6 +173,7 @@ __all__ = [
     "Event",
     "Failure",
     "Fatal",
+    "Find",
     "Finish",
     "First",
     "Goto",
@@ -175,10 +184,12 @@ __all__ = [
     "Message",
     "NeverRefused",
     "NoStore",
+    "NotAccepting",
     "NotFound",
     "Once",
     "Orchestrator",
     "OrchestratorError",
+    "Page",
     "Participant",
     "Query",
     "Refusal",
@@ -189,6 +200,7 @@ __all__ = [
     "Saga",
     "Secret",
     "Settings",
+    "Status",
     "Stay",
     "Step",
     "StoreCorrupt",
@@ -208,6 +220,8 @@ __all__ = [
     "minutes",
     "now",
     "on",
+    "open_bus",
+    "open_store",
     "participant",
     "seconds",
     "start",

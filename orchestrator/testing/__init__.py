@@ -1,5 +1,18 @@
-"""What sagas, stores and buses are tested with."""
+"""What sagas, stores and buses are tested with. The conformance suites need pytest, which is loaded with them."""
 
-from .drive import Dialogue, Unwind, drive
+from __future__ import annotations
 
-__all__ = ["Dialogue", "Unwind", "drive"]
+from typing import TYPE_CHECKING
+
+from ..lazy import load_when_used
+
+if TYPE_CHECKING:
+    from .conformance import BusConformance, StoreConformance
+    from .drive import Dialogue, Unwind, drive
+
+if not TYPE_CHECKING:
+    load_when_used(
+        __name__, {"conformance": ("BusConformance", "StoreConformance"), "drive": ("Dialogue", "Unwind", "drive")}
+    )
+
+__all__ = ["BusConformance", "Dialogue", "StoreConformance", "Unwind", "drive"]
