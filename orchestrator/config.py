@@ -23,7 +23,8 @@ class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Every limit there is (R20), with those of the machine. When one is reached the bus is not read further.
 
     mailbox          messages that wait for one instance, before its sender has to wait
-    in_flight        commands at local participants at a time, and messages accepted but not yet committed
+    in_flight        commands at local participants at a time, one participant at most half of them; and messages
+                     accepted but not yet committed
     handed           outbox rows held in memory for participants, and for listeners; more are left in the store until
                      there is room
     threads          threads for participants and listeners that are a plain `def`
@@ -37,7 +38,7 @@ class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hot_instances    instances held in memory after their last message
     retention_s      seconds an ended instance is kept (R14): 30 days
     drain_s          seconds a stopping daemon gives to what is in flight
-    store_full_s     seconds a message waits for room in a full store before its sender is told to come back
+    store_full_s     seconds a message waits for a store that is full or away before its sender is told to come back
     """
 
     mailbox: AtLeastOne = 1_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from urllib.parse import quote
 
 from msgspec import Raw, Struct
@@ -183,12 +184,12 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
 
     def visit_id(self, visit: Visit) -> str:
         """`saga/key~run/step#number`, percent-encoded (R3)."""
-        return f"{quote(self.saga, safe='')}/{quote(self.key, safe='')}~{self.run}/{visit.step}#{visit.number}"
+        return f"{_run_id(self.saga, self.key, self.run)}/{visit.step}#{visit.number}"
 
     def command_id(self, visit: Visit, call: Call) -> str:
         """The idempotency key of a call's do: `saga/key~run/step[element]#visit` (R3)."""
         element = f"[{call.index}]" if call.index >= 0 else ""
-        return f"{quote(self.saga, safe='')}/{quote(self.key, safe='')}~{self.run}/{visit.step}{element}#{visit.number}"
+        return f"{_run_id(self.saga, self.key, self.run)}/{visit.step}{element}#{visit.number}"
 
     def undo_id(self, visit: Visit, call: Call) -> str:
         """The idempotency key of a call's undo (R3)."""
@@ -258,3 +259,8 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
                 for call in visit.calls:
                     moments += [m for m in (call.timeout_at, call.retry_at) if m is not None]
         return min(moments, default=None)
+
+
+@lru_cache(maxsize=4096)
+def _run_id(saga: str, key: str, run: str) -> str:
+    return f"{quote(saga, safe='')}/{quote(key, safe='')}~{run}"
