@@ -1,0 +1,85 @@
+"""What the asks of `protocol` do to an engine: the same in the daemon and in a verb that acts without one."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import structs
+
+from ..config import Limits
+from ..edge import event_line
+from ..errors import OrchestratorError
+from ..machine.transition import Transition
+from ..runtime.engine import Engine
+from ..wire import Address
+from .protocol import (
+    Act,
+    Answer,
+    Ask,
+    Counted,
+    DropDead,
+    DropWaiting,
+    Emit,
+    Moved,
+    Ping,
+    Prune,
+    Redrive,
+    Sent,
+    Taken,
+    Target,
+    problem,
+)
+
+
+async def answer(engine: Engine, limits: Limits, ask: Ask, who: str) -> Answer:
+    """Do what is asked in the name of the user `who`; it is on disk when this returns. What goes wrong is a Problem."""
+    try:
+        match ask:
+            case Emit():
+                return await _emit(engine, limits, ask, who)
+            case Act():
+                return await _act(engine, ask, who)
+            case Redrive():
+                await engine.redrive(ask.id)
+                return Counted(1)
+            case DropDead():
+                return Counted(await engine.drop_dead(ask.ids))
+            case DropWaiting():
+                return Counted(await engine.drop_waiting(ask.ids))
+            case Prune():
+                return Counted(await engine.store.prune(time.time(), ask.ended_before))
+            case Ping():
+                raise OrchestratorError("only a daemon answers to a ping")
+    except OrchestratorError as error:
+        return problem(error)
+
+
+async def _emit(engine: Engine, limits: Limits, ask: Emit, who: str) -> Taken:
+    limit, depth = limits.body_bytes, limits.depth
+    envelope = event_line(ask.line, engine.app, ask.type, now=time.time(), limit=limit, depth=depth)
+    if not envelope.user:
+        envelope = structs.replace(envelope, user=who)
+    accepted = await engine.accept(envelope)
+    return Taken(envelope.id, tuple(Target(target, outcome) for target, outcome in accepted.outcomes))
+
+
+async def _act(engine: Engine, ask: Act, who: str) -> Moved:
+    address = Address(ask.saga, ask.key)
+    transition = await engine.verb(address, ask.verb, ask.request, who, id=ask.id, preview=ask.preview)
+    return moved(transition, address, ask.preview)
+
+
+def moved(transition: Transition, address: Address, preview: bool) -> Moved:
+    """A transition as a person sees it: without payloads."""
+    instance = transition.instance
+    return Moved(
+        saga=address.saga,
+        key=address.key,
+        preview=preview,
+        outcome=transition.outcome,
+        notes=transition.notes,
+        sends=tuple(Sent(str(row.route), row.envelope.type, row.name, row.due_at) for row in transition.put),
+        withdraws=transition.remove,
+        status=str(instance.status) if instance is not None else "",
+        parked=instance.parked if instance is not None else "",
+    )

@@ -1,0 +1,252 @@
+"""What the command line and the daemon say to each other over the socket beside the store: one JSON object a line.
+
+The client may send many asks before it reads; answers come in the order of the asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import stat
+import struct
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from .. import errors
+from ..machine.transition import Outcome
+from ..wire import Request, Verb
+
+MAX_ASK = 2 << 20  # bytes of one ask: an event of 1 MiB in base64, and what stands around it
+MAX_ANSWER = 64 << 20  # bytes of one answer
+PREFETCH = 1024  # asks the daemon works on at once for one client; then it reads no further
+PREFETCH_BYTES = 16 << 20  # the same in bytes
+WINDOW = 512  # asks a client sends before it reads an answer: less than PREFETCH, so that neither waits for the other
+WINDOW_BYTES = 8 << 20  # the same in bytes
+MAX_IDS = 1000  # ids in one ask
+
+_MAX_SOCKET_PATH = 107  # bytes, Linux
+_MAX_SOCKET_NAME = 80
+
+
+class _Said(Struct, frozen=True, tag_field="ask", forbid_unknown_fields=True):
+    pass
+
+
+class _Told(Struct, frozen=True, tag_field="answer"):
+    pass
+
+
+class Ping(_Said, frozen=True, tag="ping"):
+    """Are you there, and how are you? Answered by Pong."""
+
+
+class Emit(_Said, frozen=True, tag="emit"):
+    """Take an event: the bytes of one line, a CloudEvent or the payload of an event of this type. Answered by Taken."""
+
+    line: bytes
+    type: str = ""
+
+
+class Act(_Said, frozen=True, tag="act"):
+    """Carry out a verb (R17), or only show what it would do. Answered by Moved. `id` makes a second ask harmless."""
+
+    saga: str
+    key: str
+    verb: Verb
+    request: Request
+    id: str
+    preview: bool = False
+
+
+class Redrive(_Said, frozen=True, tag="redrive"):
+    """Take a dead letter as if it had just come. Answered by Counted."""
+
+    id: int
+
+
+class DropDead(_Said, frozen=True, tag="drop_dead"):
+    """Remove dead letters for good. Answered by Counted."""
+
+    ids: tuple[int, ...]
+
+
+class DropWaiting(_Said, frozen=True, tag="drop_waiting"):
+    """Remove rows of the waiting room for good. Answered by Counted."""
+
+    ids: tuple[int, ...]
+
+
+class Prune(_Said, frozen=True, tag="prune"):
+    """Remove instances that ended before this moment, in seconds since 1970 (R14). Answered by Counted."""
+
+    ended_before: float
+
+
+Ask = Ping | Emit | Act | Redrive | DropDead | DropWaiting | Prune
+
+
+class Pong(_Told, frozen=True, tag="pong", kw_only=True):
+    """The daemon, alive. `uptime` in seconds; `problem`: why it does not accept, or empty; `in_flight`: commands at
+    participants of this process; `mailboxes`: instances with messages under way; the rest counted since its start.
+    """
+
+    pid: int
+    version: str
+    app: str
+    store: str
+    bus: str
+    uptime: float
+    accepting: bool
+    problem: str
+    in_flight: int
+    mailboxes: int
+    commits: int
+    transitions: int
+
+
+class Target(Struct, frozen=True):
+    """Where an event went (`saga/key` or a listener) and what became of it there."""
+
+    target: str
+    outcome: Outcome
+
+
+class Taken(_Told, frozen=True, tag="taken"):
+    """The event is on disk."""
+
+    id: str
+    targets: tuple[Target, ...]
+
+
+class Sent(Struct, frozen=True):
+    """A row that a transition puts into the outbox: what it is, of which type, under which key, not before when."""
+
+    route: str
+    type: str
+    name: str
+    due_at: float | None = None
+
+
+class Moved(_Told, frozen=True, tag="moved", kw_only=True):
+    """What a verb did, or with `preview` would do, to an instance; afterwards it has this status."""
+
+    saga: str
+    key: str
+    preview: bool
+    outcome: Outcome
+    notes: tuple[str, ...]
+    sends: tuple[Sent, ...]
+    withdraws: tuple[str, ...]
+    status: str
+    parked: str
+
+
+class Counted(_Told, frozen=True, tag="counted"):
+    """So many were redriven, dropped or pruned."""
+
+    count: int
+
+
+class Problem(_Told, frozen=True, tag="problem"):
+    """It could not be done: the name of an exception class of `orchestrator.errors`, and its text."""
+
+    error: str
+    text: str
+
+
+Answer = Pong | Taken | Moved | Counted | Problem
+
+_RAISED = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.OrchestratorError) and kind is not errors.RetryAfter
+}
+_ask_decoder: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
+_answer_decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+
+
+def encode(said: Ask | Answer) -> bytes:
+    """One line."""
+    return msgspec.json.encode(said) + b"\n"
+
+
+def decode_ask(line: bytes) -> Ask:
+    """What a client asks. Errors: BadMessage."""
+    try:
+        ask = _ask_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise errors.BadMessage(f"not a request: {error}") from None
+    if isinstance(ask, (DropDead, DropWaiting)) and len(ask.ids) > MAX_IDS:
+        raise errors.BadMessage(f"more than {MAX_IDS} ids in one request")
+    return ask
+
+
+def decode_answer(line: bytes) -> Answer:
+    """What the daemon answers. Errors: ConnectionError when it is none of the answers this release knows."""
+    try:
+        return _answer_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConnectionError(f"the daemon's answer is not understood ({error}): is it of another release?") from None
+
+
+def problem(error: errors.OrchestratorError) -> Problem:
+    """An error as an answer: under the nearest class that the other side knows."""
+    known = next(kind for kind in type(error).__mro__ if kind.__name__ in _RAISED)
+    return Problem(known.__name__, str(error) or known.__name__)
+
+
+def raised(answer: Problem) -> errors.OrchestratorError:
+    """The error that an answer stands for."""
+    return _RAISED.get(answer.error, errors.OrchestratorError)(answer.text)
+
+
+def socket_beside(store_path: str | os.PathLike[str]) -> Path:
+    """Where the daemon of this store listens: `FILE.sock` beside the file itself, whatever links lead to it."""
+    path = Path(os.path.realpath(store_path))
+    name = path.name + ".sock"
+    if len(os.fsencode(name)) > _MAX_SOCKET_NAME:
+        name = hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest() + ".sock"
+    return path.with_name(name)
+
+
+@contextmanager
+def short_address(path: Path) -> Generator[str]:
+    """An address for bind and connect, also where the path is longer than a socket's address may be."""
+    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def is_socket(path: Path) -> bool:
+    """Whether a socket, and not a link to one, is there."""
+    try:
+        return stat.S_ISSOCK(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+class Peer(NamedTuple):
+    """The process at the other end of a socket."""
+
+    pid: int
+    uid: int
+
+
+def peer(connection: socket.socket) -> Peer:
+    """Who is at the other end, as the kernel says. Where it cannot (not Linux), the socket file's mode is the guard."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return Peer(0, os.geteuid())
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return Peer(pid, uid)

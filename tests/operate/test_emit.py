@@ -1,0 +1,195 @@
+"""`emit`: one event or many, bad lines among them, twice the same; with a daemon and without one."""
+
+import json
+import os
+import pty
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator.operate.cli import main
+
+from .processes import APP, PROGRAM, call, daemon, environment
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCHESTRATOR_STORE", "sqlite:///kiosk.db")
+    monkeypatch.setenv("ORCHESTRATOR_APP", APP)
+
+
+def emit(*words: str, said: bytes | None = None) -> Result:
+    """Without a daemon, in this process."""
+    return CliRunner().invoke(main, ["emit", *words], input=said)
+
+
+def orders(*numbers: int) -> str:
+    return "".join(f'{{"order": "{n}"}}\n' for n in numbers)
+
+
+def test_one_event_is_on_disk(tmp_path: Path) -> None:
+    done = emit("Ordered", '{"order": "1"}')
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["accepted", "  Coffee/1: applied"]
+    assert emit("Ordered", '{"order": "1"}').stdout.startswith("duplicate")
+
+
+def test_an_event_before_its_instance_waits() -> None:
+    done = emit("Paid", '{"order": "1"}')
+    assert done.exit_code == 0
+    assert "waits" in done.stdout
+
+
+def test_the_same_event_as_json() -> None:
+    done = emit("Ordered", '{"order": "1"}', "--json")
+    said = json.loads(done.stdout)
+    assert (said["version"], said["fate"]) == (1, "accepted")
+    assert said["targets"] == [{"target": "Coffee/1", "outcome": "applied"}]
+
+
+def test_one_event_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "event.json").write_text('{\n  "order": "1"\n}\n')
+    assert emit("Ordered", "@event.json").exit_code == 0
+
+
+def test_a_cloud_event_says_its_type_itself(tmp_path: Path) -> None:
+    event = {"specversion": "1.0", "id": "e1", "source": "/test", "type": "Ordered", "data": {"order": "1"}}
+    assert "accepted" in emit(json.dumps(event)).stdout
+    again = {**event, "data": {"order": "1", "takes": 5.0}}
+    (tmp_path / "events.jsonl").write_text(json.dumps(again) + "\n")
+    assert emit("--file", "events.jsonl").stdout == "0 accepted, 1 duplicates, 0 waiting, 0 bad\n"
+
+
+@pytest.mark.parametrize(
+    ("type", "payload", "names"),
+    [
+        ("Ordered", "{", "JSON"),
+        ("Ordered", "[]", "object"),
+        ("Ordered", '{"order": 7}', "order"),
+        ("Ordered", "{}", "order"),
+        ("Ordered", '{"order": "1", "takes": NaN}', "JSON"),
+        ("Ordered", '{"order": "1", "order": "2"}', "twice"),
+        ("Ordred", '{"order": "1"}', "Ordered"),
+        ("Ordered", '{"order": "\\ud800"}', "surrogate"),
+        ("Ordered", '{"order": "' + "x" * (5 << 20) + '"}', "1 MiB"),
+        ("", '{"order": "1"}', "type"),
+    ],
+)
+def test_a_bad_event_is_refused(type: str, payload: str, names: str) -> None:
+    done = emit(*([type] if type else []), payload)
+    assert done.exit_code == 2
+    assert names in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["Ordered", "@nowhere.json"], ["Ordered", "--file", "nowhere.jsonl"], ["Ordered", "{}", "--file", "x"]],
+)
+def test_what_is_no_use(words: list[str]) -> None:
+    assert emit(*words).exit_code == 2
+
+
+def test_the_good_lines_go_in_and_every_bad_one_is_named(tmp_path: Path) -> None:
+    lines = [f'{{"order": "{n}"}}'.encode() for n in range(1, 31)]
+    lines[16] = b'{"order": '
+    lines[20] = b""
+    lines[22] = b'{"order": "' + b"x" * (3 << 20) + b'"}'
+    lines[24] = b"\xff"
+    (tmp_path / "orders.jsonl").write_bytes(b"\r\n".join(lines))
+    done = emit("Ordered", "--file", "orders.jsonl")
+    assert done.exit_code == 1
+    assert done.stdout == "26 accepted, 0 duplicates, 0 waiting, 3 bad\n"
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["line 17", "line 23", "line 25"]
+    again = json.loads(emit("Ordered", "--file", "orders.jsonl", "--json").stdout)
+    assert (again["accepted"], again["duplicates"], again["bad"]) == (0, 26, 3)
+    assert [problem["line"] for problem in again["problems"]] == [17, 23, 25]
+
+
+def test_lines_from_stdin() -> None:
+    assert emit("Ordered", "-", said=orders(1, 2).encode()).stdout.startswith("2 accepted")
+    assert emit("Ordered", "-", said=b"").stdout.startswith("0 accepted")
+
+
+@pytest.mark.parametrize("in_flight", [1, 7, 1000])
+def test_the_events_of_one_instance_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_flight: int
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_LIMITS__IN_FLIGHT", str(in_flight))
+    lines = [json.dumps({"type": type, "data": {"order": str(n)}}) for n in range(200) for type in ("Ordered", "Paid")]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    assert emit("--file", "events.jsonl").stdout == "400 accepted, 0 duplicates, 0 waiting, 0 bad\n"
+
+
+def test_without_an_app_and_without_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_APP")
+    done = emit("Ordered", '{"order": "1"}')
+    assert done.exit_code == 78
+    assert all(way in done.stderr for way in ("orchestrator run", "--app", "ORCHESTRATOR_APP"))
+    assert not Path("kiosk.db").exists()
+
+
+def test_through_a_daemon_the_classes_are_the_daemons(tmp_path: Path) -> None:
+    lines = [f'{{"order": "{n}"}}' for n in range(830)]
+    lines[16] = "not JSON"
+    (tmp_path / "orders.jsonl").write_text("\n".join(lines))
+    with daemon(tmp_path):
+        assert call(tmp_path, "emit", "Ordered", '{"order": "x"}').exit_code == 0
+        bad = call(tmp_path, "emit", "Ordered", '{"order": 7}')
+        began = time.monotonic()
+        many = call(tmp_path, "emit", "Ordered", "--file", "orders.jsonl")
+        took = time.monotonic() - began
+        again = call(tmp_path, "emit", "Ordered", "--file", "orders.jsonl")
+    assert (bad.exit_code, "order" in bad.stderr) == (2, True)
+    assert many.stdout == "829 accepted, 0 duplicates, 0 waiting, 1 bad\n"
+    assert many.exit_code == 1
+    assert many.stderr.startswith("line 17: ")
+    assert again.stdout == "0 accepted, 829 duplicates, 0 waiting, 1 bad\n"
+    assert took < 10
+
+
+def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    Path("a.jsonl").write_text(orders(*range(300)))
+    Path("b.jsonl").write_text(orders(*range(200, 500)))
+    env = environment(tmp_path, ORCHESTRATOR_APP=APP)
+    both = [
+        subprocess.Popen([*PROGRAM, "emit", "Ordered", "--file", name], stdout=subprocess.PIPE, env=env, text=True)
+        for name in ("a.jsonl", "b.jsonl")
+    ]
+    said = [process.communicate(timeout=30)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(line.split(",")[0] for line in said) == ["200 accepted", "300 accepted"]
+
+
+def test_a_bar_on_a_terminal_only(tmp_path: Path) -> None:
+    Path("orders.jsonl").write_text(orders(*range(50)))
+    seen, child = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "emit", "Ordered", "--file", "orders.jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=child,
+        env=environment(tmp_path, ORCHESTRATOR_APP=APP, TERM="xterm"),
+    )
+    os.close(child)
+    drawn: list[bytes] = []
+    reading = threading.Thread(target=_read, args=(seen, drawn))
+    reading.start()
+    said, _ = process.communicate(timeout=30)
+    reading.join()
+    os.close(seen)
+    assert said.decode().startswith("50 accepted")
+    assert "━".encode() in b"".join(drawn)
+
+
+def _read(descriptor: int, drawn: list[bytes]) -> None:
+    try:
+        while chunk := os.read(descriptor, 1 << 16):
+            drawn.append(chunk)
+    except OSError:  # the other end is closed
+        pass
