@@ -43,7 +43,7 @@ class Envelope(Struct, frozen=True, omit_defaults=True):
     `data` is the payload as JSON. `time` is when it was made, in seconds since 1970 UTC. `saga` and `key` name the
     instance it is for; `via` is the field an event was routed by. `reply_to` is the id of the command that a reply
     answers (or the visit or command a timer is about), `attempt` which attempt of it. `clean` marks a refusal of which
-    the host knows that no earlier run of its key ever began (R6). `answer_to`: the parent of a child, on START and UNWIND.
+    the host knows that no earlier run of its key ever began (R6). `answer_to`: a child's parent, on START and UNWIND.
     """
 
     id: str
