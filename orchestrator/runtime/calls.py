@@ -1,0 +1,212 @@
+"""Carries commands to the participants of this process, and their answers back to who asked."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ..app import App
+from ..errors import BadMessage, Fatal, RetryAfter
+from ..messages import Failure, Message, Refusal, decode, encode, type_name, type_version
+from ..participant import Call, Participant
+from ..ports import Clock
+from ..wire import Envelope, Kind, Outgoing
+from .functions import Functions, OutOfTime
+from .pool import Pool, Share
+from .texts import of_error, plain
+
+_log = logging.getLogger(__name__)
+
+
+class Calls:
+    """The queues of commands, one a participant. Attempts and the undo of one key never run at the same time here (R7).
+
+    An attempt that times out is not answered here: the instance's own timer says so (R10). One whose time was over
+    before its turn came is not begun.
+    """
+
+    def __init__(
+        self,
+        app: App[Any],
+        resources: object,
+        functions: Functions,
+        pool: Pool,
+        share: int,
+        clock: Clock,
+        answer: Callable[[Envelope], None],
+    ) -> None:
+        """Give each participant at most `share` workers of `pool`; hand every reply, addressed, to `answer`."""
+        self._app = app
+        self._resources = resources
+        self._functions = functions
+        self._clock = clock
+        self._answer = answer
+        self._queues = {
+            command_type: queue
+            for participant in dict.fromkeys(app.participants.values())
+            for queue in [_Queue(participant, pool, share, self._carry_out)]
+            for command_type in map(type_name, participant.commands)
+        }
+        self._queue_of: dict[str, _Queue] = {}  # row name -> where it waits
+        self._running: dict[str, list[_Order]] = {}  # a do's key -> what waits for the end of its call
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for their turn."""
+        return len(self._queue_of)
+
+    @property
+    def running(self) -> int:
+        """How many are carried out at this moment."""
+        return len(self._running)
+
+    def takes(self, command_type: str) -> bool:
+        """Whether a participant of this process carries out commands of this type."""
+        return command_type in self._queues
+
+    def add(self, outgoing: Outgoing, is_fresh: bool) -> None:
+        """Carry out a command of the outbox. `is_fresh`: this process committed it just now and never began it, so
+        that the refusal of a first attempt is clean (R6).
+        """
+        queue = self._queues[outgoing.envelope.type]
+        self._queue_of[outgoing.name] = queue
+        queue.add(_Order(outgoing, is_fresh))
+
+    def forget(self, name: str) -> None:
+        """Its row was taken out: do not begin it any more."""
+        queue = self._queue_of.pop(name, None)
+        if queue is not None:
+            queue.orders.pop(name, None)
+
+    async def _carry_out(self, participant: Participant[Any], order: _Order) -> None:
+        outgoing = order.outgoing
+        key = outgoing.undoes or outgoing.name
+        if key in self._running:
+            self._running[key].append(order)
+            return
+        self._queue_of.pop(outgoing.name, None)
+        seconds = None if outgoing.deadline is None else outgoing.deadline - self._clock.now()
+        if seconds is not None and seconds <= 0:
+            return
+        self._running[key] = []
+        try:
+            reply = await self._reply(participant, outgoing, seconds)
+            if reply is not None:
+                self._answer(_letter(order, reply, self._clock.now()))
+        finally:
+            for behind in self._running.pop(key):
+                if behind.outgoing.name in self._queue_of:
+                    self._queue_of[behind.outgoing.name].add(behind)
+
+    async def _reply(self, participant: Participant[Any], outgoing: Outgoing, seconds: float | None) -> _Reply | None:
+        """The answer, or the failure to give one; None when the time was over."""
+        where = {"command": outgoing.name, "attempt": outgoing.envelope.attempt}
+        try:
+            command = self._decoded(outgoing.envelope)
+        except BadMessage as error:
+            _log.error("%s cannot be decoded", outgoing.envelope.type, exc_info=error, extra=where)
+            return _failure("fatal", of_error(error))
+        try:
+            call: Call[Any] = Call.of(outgoing, command, self._resources)
+            given = await self._functions.run(participant, (command, call), participant.is_async, seconds)
+            return _answered(participant.answered(call, given))
+        except OutOfTime:
+            _log.warning("%s did not answer in time", participant.name, extra=where)
+            return None
+        except RetryAfter as error:
+            _log.warning("%s asks for patience: %s", participant.name, error, extra=where)
+            return _failure("error", of_error(error), error.seconds)
+        except Fatal as error:
+            _log.error("%s failed for good", participant.name, exc_info=error, extra=where)
+            return _failure("fatal", of_error(error))
+        except Exception as error:  # noqa: BLE001 whatever a participant raises is a failure of its attempt
+            _log.warning("%s failed", participant.name, exc_info=error, extra=where)
+            return _failure("error", of_error(error))
+
+    def _decoded(self, envelope: Envelope) -> Any:
+        return decode(self._app.types[envelope.type], envelope.data, envelope.version)
+
+
+class _Order(Struct, frozen=True):
+    """A command that is to be carried out."""
+
+    outgoing: Outgoing
+    is_fresh: bool
+
+
+class _Queue:
+    """What one participant has to do."""
+
+    def __init__(
+        self,
+        participant: Participant[Any],
+        pool: Pool,
+        share: int,
+        carry_out: Callable[[Participant[Any], _Order], Awaitable[None]],
+    ) -> None:
+        self.orders: OrderedDict[str, _Order] = OrderedDict()
+        self._participant = participant
+        self._carry_out = carry_out
+        self._share = Share(pool, share, self._take, lambda: bool(self.orders))
+
+    def add(self, order: _Order) -> None:
+        """A later attempt takes the place of an earlier one that has not begun."""
+        self.orders[order.outgoing.name] = order
+        self._share.more()
+
+    async def _take(self) -> None:
+        if self.orders:
+            _, order = self.orders.popitem(last=False)
+            await self._carry_out(self._participant, order)
+
+
+class _Reply(Struct, frozen=True):
+    """The part of a reply that the participant decides."""
+
+    kind: Kind
+    type: str
+    version: int
+    data: bytes
+
+
+def _answered(message: Message) -> _Reply:
+    kind = Kind.REFUSAL if isinstance(message, Refusal) else Kind.YES
+    return _Reply(kind, type_name(type(message)), type_version(type(message)), encode(message))
+
+
+def _failure(reason: str, error: str, retry_after: float | None = None) -> _Reply:
+    failure: dict[str, object] = {"reason": reason, "error": plain(error)}
+    if retry_after is not None:
+        failure["retry_after"] = retry_after
+    return _Reply(Kind.FAILURE, type_name(Failure), type_version(Failure), msgspec.json.encode(failure))
+
+
+def _letter(order: _Order, reply: _Reply, now: float) -> Envelope:
+    outgoing, command = order.outgoing, order.outgoing.envelope
+    assert outgoing.sender is not None, "a command of the outbox says who sent it"
+    return Envelope(
+        id=f"{outgoing.name}:{reply.kind}:{command.attempt}",
+        kind=reply.kind,
+        type=reply.type,
+        data=Raw(reply.data),
+        time=now,
+        saga=outgoing.sender.saga,
+        key=outgoing.sender.key,
+        reply_to=outgoing.name,
+        attempt=command.attempt,
+        clean=order.is_fresh and command.attempt == 1 and reply.kind is Kind.REFUSAL,
+        version=reply.version,
+        correlation_id=command.correlation_id,
+        causation_id=command.id,
+        traceparent=command.traceparent,
+    )
+
+
+def failed(outgoing: Outgoing, error: str, now: float) -> Envelope:
+    """The reply to a command that nobody could be given."""
+    return _letter(_Order(outgoing, False), _failure("error", error), now)

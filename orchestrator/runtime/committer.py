@@ -1,0 +1,158 @@
+"""Puts transitions on disk, many in one commit: what has gathered while the last one ran is the next group (R1)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from ..errors import DuplicateMessage, StoreError, StoreFull, StoreUnavailable
+from ..machine.transition import Outcome, Transition
+from ..ports import Clock, Committed, Result, Store
+from .trouble import Trouble
+from .waking import Bell, Wakeup
+
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[Transition, Result | Exception], None]
+
+
+class Committer:
+    """One loop over one store. `on_committed` is called with each stored transition before its answer, `on_failed` each
+    time that nothing could be stored, `on_back` when the store answers again after writes of which nothing is known.
+
+    Every transition is answered exactly once: with the store's result; with StoreUnavailable when nothing is known
+    of it; or with what else the store raised about it alone. A full store is tried again until there is room.
+    """
+
+    def __init__(self, store: Store, clock: Clock, group: int, changed: Bell) -> None:
+        """Commit at most `group` transitions at a time; ring `changed` after each."""
+        self.trouble = Trouble("nothing can be stored", clock)
+        self.commits = 0
+        self.transitions = 0
+        self.on_committed: Callable[[Transition], None] = _nothing
+        self.on_back: Callable[[], None] = _nothing_more
+        self.on_failed: Callable[[], None] = _nothing_more
+        self._store = store
+        self._clock = clock
+        self._group = group
+        self._changed = changed
+        self._gathered: deque[tuple[Transition, Answer]] = deque()
+        self._names: list[str] = []
+        self._wakeup = Wakeup()
+        self._is_committing = False
+        self._is_unknown = False  # whether the last writes are stored
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything given is stored."""
+        return not (self._gathered or self._names or self._is_committing)
+
+    def add(self, transition: Transition, answer: Answer) -> None:
+        """Store this with the next group, then call `answer`."""
+        self._gathered.append((transition, answer))
+        self._wakeup.set()
+
+    def store(self, transition: Transition, settled: Callable[[Transition], None] | None = None) -> None:
+        """Store what belongs to no instance, again until something is known of it; `settled` gets it, or the same as a
+        DUPLICATE if its `seen` was known already.
+        """
+
+        def answer(transition: Transition, result: Result | Exception) -> None:
+            match result:
+                case Committed():
+                    told = transition
+                case DuplicateMessage():
+                    told = Transition(at=transition.at, outcome=Outcome.DUPLICATE)
+                case StoreUnavailable():
+                    self.add(transition, answer)
+                    return
+                case _:
+                    raise result
+            if settled is not None:
+                settled(told)
+
+        self.add(transition, answer)
+
+    def take_out(self, name: str) -> None:
+        """Take an outbox row that is carried out of the store, with the next group."""
+        self._names.append(name)
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Commit group after group. Errors: StoreCorrupt and whatever else nobody can mend."""
+        while True:
+            await self._wakeup.wait()
+            while self._gathered or self._names or self._is_unknown:  # an empty group asks whether the store is back
+                self._is_committing = True
+                await self._commit(self._next_group())
+                self._is_committing = False
+                self._changed.ring()
+
+    def _next_group(self) -> list[tuple[Transition, Answer]]:
+        gathered = self._gathered
+        group = [gathered.popleft() for _ in range(min(len(gathered), self._group))]
+        if self._names:
+            names, self._names = tuple(self._names), []
+            group.append((Transition(at=self._clock.now(), remove=names), self._again))
+        return group
+
+    def _again(self, transition: Transition, result: Result | Exception) -> None:
+        if not isinstance(result, Committed):
+            self._names += transition.remove
+
+    async def _commit(self, group: list[tuple[Transition, Answer]]) -> None:
+        results = await self._results([transition for transition, _ in group])
+        self.commits += 1
+        self.transitions += len(group)
+        for (transition, answer), result in zip(group, results, strict=True):
+            if isinstance(result, Committed):
+                self.on_committed(transition)
+            answer(transition, result)
+
+    async def _results(self, transitions: list[Transition]) -> list[Result | Exception]:
+        results: list[Result] = []
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):  # a cancelled caller would not know whether it is stored
+                    results = await self._store.commit(transitions)
+            except StoreFull as error:
+                await self._failed(error)
+            except StoreUnavailable as error:
+                self._is_unknown = True
+                await self._failed(error)
+                return [error] * len(transitions)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 one that cannot be stored must not take the others with it
+                _log.exception("a group of %d transitions cannot be stored", len(transitions))
+                return await self._one_by_one(transitions, error)
+            else:
+                self._succeeded()
+                return [*results]
+
+    async def _one_by_one(self, transitions: list[Transition], error: Exception) -> list[Result | Exception]:
+        """One that cannot be stored must not keep the others from it; which one it is, only trying tells."""
+        if len(transitions) == 1:
+            return [error]
+        return [result for transition in transitions for result in await self._results([transition])]
+
+    async def _failed(self, error: StoreError) -> None:
+        self.trouble.begins(error)
+        self.on_failed()
+        self._changed.ring()
+        await self.trouble.pause()
+
+    def _succeeded(self) -> None:
+        self.trouble.ends()
+        if self._is_unknown:
+            self._is_unknown = False
+            self.on_back()
+
+
+def _nothing(_transition: Transition) -> None: ...
+
+
+def _nothing_more() -> None: ...

@@ -1,0 +1,545 @@
+"""The engine: one app on one store, from a message that comes in to everything that follows from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from ..app import App
+from ..config import Limits
+from ..edge import cloud_event
+from ..errors import BadMessage, NotAccepting, NotFound, StoreFull, StoreUnavailable
+from ..machine.instance import Instance, Status
+from ..machine.transition import Transition
+from ..ports import Bus, Clock, Counts, Store
+from ..wire import Address, DeadLetter, Envelope, Kind, Request, Verb
+from .admission import check_standing
+from .calls import Calls
+from .clock import SystemClock
+from .committer import Committer
+from .functions import Functions
+from .intake import Intake, addressed
+from .listeners import Listeners, delivery
+from .mailbox import Mail
+from .pool import Pool
+from .relay import Relay
+from .routing import Distributor, Outcomes, Targets, targets
+from .supervisor import Supervisor
+from .telling import tell
+from .timers import Timers
+from .waiting import WaitingRoom
+from .waking import Bell
+
+PRUNE_S = 60.0
+NOBODY = "no saga or listener here wants it"
+_LIMITS = Limits()
+
+_log = logging.getLogger(__name__)
+
+
+class Accepted(Struct, frozen=True):
+    """A message is on disk: what became of it at each of those who want it, by `saga/key` or listener's name."""
+
+    outcomes: Outcomes
+
+
+class Recovered(Struct, frozen=True):
+    """What an engine found in its store when it was opened."""
+
+    instances: int  # open ones
+    outbox: int  # messages that had not gone, or were not answered
+    waiting: int  # in the waiting room
+    overdue: int  # timers due for more than 30 s
+    parked: int
+    dead: int
+
+    def __str__(self) -> str:
+        """In words."""
+        parts = [
+            f"{self.instances} open instances",
+            f"{self.outbox} messages to go",
+            f"{self.overdue} overdue timers",
+            f"{self.parked} parked",
+            f"{self.waiting} in the waiting room",
+            f"{self.dead} dead letters",
+        ]
+        return ", ".join(part for part in parts if not part.startswith("0 ")) or "nothing was left to do"
+
+
+NOTHING_RECOVERED = Recovered(0, 0, 0, 0, 0, 0)
+
+
+class Stats(Struct, frozen=True):
+    """What an engine does at this moment. `problem` says why it does not accept or publish, or is empty."""
+
+    in_flight: int  # calls of participants and listeners
+    mailboxes: int  # instances with messages to handle
+    commits: int  # since it was opened
+    transitions: int  # the same
+    accepting: bool
+    problem: str
+    outbox: int = 0  # rows handed over and not settled yet
+
+
+class Engine:
+    """Hosts the sagas, participants and listeners of an app on a store, as an async context manager.
+
+    Leaving it stops at once; `drain` first finishes what is in flight. With `acting=False` it commits what it is given
+    and does nothing else: no participant, listener, timer or bus runs. One task opens and leaves it; any may use it.
+
+    app, store   what it was made with
+    recovered    what was found in the store
+    """
+
+    def __init__(
+        self,
+        app: App[Any],
+        store: Store,
+        bus: Bus | None = None,
+        *,
+        clock: Clock | None = None,
+        limits: Limits = _LIMITS,
+        acting: bool = True,
+    ) -> None:
+        """Nothing is opened yet. The clock is the machine's, if none is given."""
+        self.app = app
+        self.store = store
+        self.recovered = NOTHING_RECOVERED
+        self._bus = bus if acting else None
+        self._clock = clock or SystemClock()
+        self._limits = limits
+        self._acting = acting
+        self._changed = Bell()
+        self._closed: Exception | None = NotAccepting("the engine is not open")
+        self._waiting: dict[Settlement, None] = {}
+        self._door = anyio.Lock(fast_acquire=True)
+        self._taken = 0  # messages from outside that are not settled yet
+        self._ends: dict[Address, _End] = {}
+        self._loops: list[anyio.CancelScope] = []
+
+    # Opening and leaving.
+
+    async def __aenter__(self) -> Self:
+        """Open the store, then the bus and the app's resources, and take up what was left.
+
+        Errors: what opening them raises; AppError, if an open instance does not fit this code (R18).
+        """
+        async with AsyncExitStack() as opening:
+            await opening.enter_async_context(self.store)
+            resources: object = None
+            if self._acting:
+                check_standing(self.app.name, self.app.sagas, await self.store.standing())
+                if self._bus is not None:
+                    await opening.enter_async_context(self._bus)
+                resources = await opening.enter_async_context(self.app.resources())
+            self.recovered = _recovered(await self.store.counts(self._clock.now()))
+            self._tasks = await opening.enter_async_context(anyio.create_task_group())
+            self._build(resources)
+            self._closed = None
+            await self._start()
+            self._closing = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close(NotAccepting("the engine is closed"))
+        self._tasks.cancel_scope.cancel()
+        try:
+            await self._closing.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            only = group.exceptions[0]
+            if any(other is not only for other in group.exceptions):
+                raise
+            if only is not error:
+                raise only from None
+
+    def _build(self, resources: object) -> None:
+        app, clock, limits, changed = self.app, self._clock, self._limits, self._changed
+        self._committer = Committer(self.store, clock, limits.group, changed)
+        self._supervisor = Supervisor(app.sagas, self.store, self._committer, clock, limits, changed)
+        self._distributor = Distributor(self._supervisor, self._committer, clock)
+        self._pool = Pool(self._tasks, limits.in_flight, changed)
+        functions = Functions(limits.threads)
+        share = max(1, limits.in_flight // 2)
+        self._calls = Calls(app, resources, functions, self._pool, share, clock, self._answered)
+        self._listeners = Listeners(app, resources, functions, self._pool, share, clock, self._committer.store)
+        self._timers = Timers(self.store, self._supervisor, self._listeners, clock, limits.timer_batch, changed)
+        self._relay = Relay(
+            app,
+            self.store,
+            self._bus,
+            self._supervisor,
+            self._committer,
+            self._distributor,
+            self._calls,
+            self._listeners,
+            clock,
+            limits,
+            changed,
+        )
+        self._intake = Intake(app, self._committer, self.submit, clock, limits)
+        self._waiting_room = WaitingRoom(self.store, self._supervisor, clock, limits.page)
+        self._store_troubles = (self._committer.trouble, self._supervisor.trouble)
+        self._committer.on_committed = self._committed
+        self._committer.on_failed = self._supervisor.on_failed = self._store_failed
+        if self._acting:
+            self._committer.on_back = self._recover
+            self._supervisor.prepare = self._relay.without_unwanted
+
+    async def _start(self) -> None:
+        """The commit loops run until the end; the acting ones until a drain."""
+        self._tasks.start_soon(self._guard, self._committer.run)
+        self._tasks.start_soon(self._guard, self._supervisor.run)
+        if not self._acting:
+            return
+        await self._waiting_room.deliver()  # before all that comes from here on
+        self._recover()
+        acting: list[Callable[[], Awaitable[None]]] = [
+            self._waiting_room.run,
+            self._relay.run,
+            self._timers.run,
+            self._keep_house,
+        ]
+        if self._bus is not None:
+            acting += [partial(self._relay.run_bus, self._bus), partial(self._intake.run, self._bus), self._intake.ack]
+        for loop in acting:
+            scope = anyio.CancelScope()
+            self._loops.append(scope)
+            self._tasks.start_soon(self._guard, loop, scope)
+
+    async def _guard(self, loop: Callable[[], Awaitable[None]], scope: anyio.CancelScope | None = None) -> None:
+        """A loop that fails takes the engine with it, and nobody waits for what will not come."""
+        try:
+            with scope or anyio.CancelScope():
+                await loop()
+        except Exception as error:
+            _log.critical("the engine stops: %s", error)
+            self._close(error)
+            raise
+
+    def _close(self, error: Exception) -> None:
+        self._closed = self._closed or error
+        for settlement in list(self._waiting):
+            settlement(error)
+        self._look_for_ends()
+        self._changed.ring()
+
+    def _recover(self) -> None:
+        """Take up what the store holds: at the start, and after writes of which nothing was known."""
+        self._relay.rescan()
+        self._timers.look_again()
+        self._waiting_room.look()
+        self._look_for_ends()
+
+    def _look_for_ends(self) -> None:
+        """Whoever waits for an end looks again."""
+        ends, self._ends = self._ends, {}
+        for end in ends.values():
+            end.event.set()
+
+    async def _keep_house(self) -> None:
+        """Forget what is old (R14), and bury what waited too long (R11)."""
+        while True:
+            now = self._clock.now()
+            try:
+                await self.store.prune(now, now - self._limits.retention_s)
+            except (StoreFull, StoreUnavailable) as error:
+                _log.warning("nothing could be pruned: %s", error)
+            await self._clock.sleep(PRUNE_S)
+
+    # What comes in.
+
+    async def accept(self, envelope: Envelope) -> Accepted:
+        """Take a message from outside and return when it is on disk; the same id again changes nothing.
+
+        An event goes to every instance whose key it names and to every listener of its type; a reply to the instance
+        it is addressed to. Waits while there is no room (R20). Errors: BadMessage, if it cannot be decoded, names no
+        instance or nobody here wants it; NotAccepting; StoreError, if the engine has stopped because of one.
+        """
+        settlement = Settlement()
+        await self.submit(envelope, settlement)
+        outcomes = await self._told(settlement)
+        return Accepted(outcomes)
+
+    async def submit(self, envelope: Envelope, settled: Callable[[Outcomes | Exception], None]) -> None:
+        """The same for who takes many: return when there is room for the next; `settled` is called when it is on disk,
+        and never if the engine stops before.
+        """
+        message = envelope if envelope.time else replace(envelope, time=self._clock.now())
+        wanted = self._wanted(message)
+        async with self._door:  # who waits for room is not overtaken by who comes later (R2)
+            while not self._has_room(wanted):
+                self._check_open()
+                await self._changed.wait()
+            self._check_open()
+            self._taken += 1
+
+        def done(outcomes: Outcomes | Exception) -> None:
+            self._taken -= 1
+            settled(outcomes)
+
+        self._distributor.distribute(message, wanted, done)
+
+    def _wanted(self, message: Envelope) -> Targets:
+        match message.kind:
+            case Kind.EVENT:
+                wanted = targets(self.app, message)
+                if not wanted:
+                    raise BadMessage(f"{message.type}: {NOBODY}")
+                return wanted
+            case Kind.YES | Kind.REFUSAL | Kind.FAILURE if message.saga in self.app.sagas and message.key:
+                return Targets((message,))
+            case _:
+                raise BadMessage(f"a {message.kind} for {message.address} is not taken from outside")
+
+    def _has_room(self, wanted: Targets) -> bool:
+        if self._taken >= self._limits.in_flight or any(trouble.text for trouble in self._store_troubles):
+            return False
+        return all(self._supervisor.has_room(letter.address) for letter in wanted.letters)
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed
+        for trouble in self._store_troubles:
+            if trouble.lasts(self._limits.store_full_s):
+                raise NotAccepting(f"{trouble.text}; send it again later")
+
+    async def _told(self, settlement: Settlement) -> Any:
+        """What was settled. Fails when the engine does, or while the store is full for long."""
+        self._waiting[settlement] = None
+        try:
+            return await settlement.told()
+        finally:
+            del self._waiting[settlement]
+
+    def _store_failed(self) -> None:
+        """Whoever has waited long for a commit is told to come back; what was taken is stored when it can be (R20)."""
+        try:
+            self._check_open()
+        except NotAccepting as error:
+            for settlement in list(self._waiting):
+                settlement(error)
+
+    def _answered(self, reply: Envelope) -> None:
+        self._supervisor.deliver(reply.address, Mail(reply))
+
+    # What operators ask.
+
+    async def verb(
+        self, address: Address, verb: Verb, request: Request, who: str, *, id: str = "", preview: bool = False
+    ) -> Transition:
+        """Ask something of an instance (R17), return when it is on disk; with `preview` only say what it would do.
+
+        A verb that does not fit the state gives a Transition with outcome REFUSED and the reason in its notes.
+        `id` makes a second call harmless. Errors: NotFound, NotAccepting.
+        """
+        if address.saga not in self.app.sagas:
+            raise NotFound(f"there is no saga {address.saga} in app {self.app.name}")
+        now = self._clock.now()
+        message = Envelope(
+            id=id or f"{verb}:{who}@{now:.6f}",
+            kind=Kind.VERB,
+            type=verb,
+            data=Raw(msgspec.json.encode(request)),
+            time=now,
+            saga=address.saga,
+            key=address.key,
+            user=who,
+        )
+        return await self._handled(Mail(message, preview=preview, must_exist=True), address)
+
+    async def _handled(self, mail: Mail, address: Address) -> Transition:
+        self._check_open()
+        settlement = Settlement()
+        mail.settled = settlement
+        self._supervisor.deliver(address, mail)
+        transition: Transition = await self._told(settlement)
+        return transition
+
+    async def redrive(self, dead_id: int) -> None:
+        """Handle a dead letter again, under a new id where an instance has it on record; it is one no more then.
+
+        Errors: NotFound; BadMessage, if it still cannot be decoded or nobody wants it; NotAccepting.
+        """
+        letter = await self._dead_letter(dead_id)
+        if letter is None:
+            raise NotFound(f"there is no dead letter {dead_id}")
+        envelope = letter.envelope or addressed(cloud_event(letter.raw, self._limits.body_bytes, self._limits.depth))
+        if letter.listener:
+            row = delivery(envelope, letter.listener)
+            await self._stored(Transition(at=self._clock.now(), put=(row,), dead_remove=(dead_id,)))
+        elif envelope.saga:
+            again = replace(envelope, id=f"{envelope.id}~{dead_id}")
+            await self._handled(Mail(again, dead_remove=(dead_id,)), envelope.address)
+        else:
+            await self.accept(envelope)
+            await self._stored(Transition(at=self._clock.now(), dead_remove=(dead_id,)))
+
+    async def drop_dead(self, ids: Sequence[int]) -> int:
+        """Give up dead letters; how many there were. Errors: NotAccepting."""
+        there = [id for id in dict.fromkeys(ids) if await self._dead_letter(id) is not None]
+        await self._stored(Transition(at=self._clock.now(), dead_remove=tuple(there)))
+        return len(there)
+
+    async def drop_waiting(self, ids: Sequence[int]) -> int:
+        """Give up messages of the waiting room; how many there were. Errors: NotAccepting."""
+        there = [id for id in dict.fromkeys(ids) if any(row.id == id for row in await self.store.waiting(id - 1, 1))]
+        await self._stored(Transition(at=self._clock.now(), waiting_remove=tuple(there)))
+        return len(there)
+
+    async def _dead_letter(self, id: int) -> DeadLetter | None:
+        return next((letter for letter in await self.store.dead_letters(id - 1, 1) if letter.id == id), None)
+
+    async def _stored(self, transition: Transition) -> None:
+        self._check_open()
+        settlement = Settlement()
+        self._committer.store(transition, settlement)
+        await self._told(settlement)
+
+    # What goes on.
+
+    async def ended(self, address: Address) -> Instance:
+        """Wait until an instance has ended. Errors: NotFound; what the engine stops for."""
+        while True:
+            end = self._ends.setdefault(address, _End())
+            end.waiting += 1
+            try:
+                instance = await self._end(address, end)
+            finally:
+                end.waiting -= 1
+                if not end.waiting and self._ends.get(address) is end:
+                    del self._ends[address]
+            if instance is not None:
+                return instance
+
+    async def _end(self, address: Address, end: _End) -> Instance | None:
+        """The ended instance; None: look again."""
+        if not self._supervisor.is_open(address):
+            [instance] = await self.store.load([address])
+            if instance is None:
+                raise NotFound(f"there is no {address}")
+            if instance.status.is_end:
+                return instance
+        if self._closed is None:
+            await end.event.wait()
+        if end.instance is None and self._closed is not None:
+            raise self._closed
+        return end.instance
+
+    async def until_idle(self) -> None:
+        """Wait until nothing moves without a new message or a timer of a waiting step: no message, call or outbox row
+        is under way, no answer and no retry is to come. Errors: what the engine stops for.
+        """
+        while True:
+            if self._closed is not None:
+                raise self._closed
+            if self._is_quiet:
+                is_busy = self._acting and (await self.store.counts(self._clock.now())).busy > 0
+                if not self._is_quiet:
+                    continue
+                if not is_busy:
+                    return
+            await self._changed.wait()
+
+    @property
+    def _is_quiet(self) -> bool:
+        here = not self._supervisor.pending and self._committer.is_idle
+        if not self._acting:
+            return here
+        return here and self._calls_are_done and self._relay.is_idle and self._timers.is_idle
+
+    @property
+    def _calls_are_done(self) -> bool:
+        return self._pool.is_idle and not self._calls.waiting and not self._listeners.held
+
+    def stats(self) -> Stats:
+        """What is going on at this moment."""
+        troubles = (*self._store_troubles, self._relay.trouble, self._intake.trouble)
+        return Stats(
+            in_flight=self._pool.running,
+            mailboxes=self._supervisor.mailboxes,
+            commits=self._committer.commits,
+            transitions=self._committer.transitions,
+            accepting=self._closed is None and not any(trouble.text for trouble in self._store_troubles),
+            problem="; ".join(trouble.text for trouble in troubles if trouble.text),
+            outbox=self._relay.under_way,
+        )
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, let the calls that run finish and commit what they answer, for at most so many seconds.
+
+        What is unfinished then is in the outbox; it is taken up at the next start.
+        """
+        self._closed = self._closed or NotAccepting("the engine is stopping")
+        self._changed.ring()
+        self._relay.stop()
+        self._pool.close()
+        for loop in self._loops:
+            loop.cancel()
+        with anyio.move_on_after(seconds):
+            while self._pool.running or self._supervisor.pending or not self._committer.is_idle:
+                await self._changed.wait()
+
+    def _committed(self, transition: Transition) -> None:
+        tell(transition)
+        instance = transition.instance
+        if instance is not None:
+            if self._acting:
+                self._timers.committed(instance)
+            if self._ends and instance.status.is_end and instance.address in self._ends:
+                end = self._ends.pop(instance.address)
+                end.instance = instance
+                end.event.set()
+        if self._acting:
+            self._relay.committed(transition)
+
+
+class Settlement:
+    """What one who waits for a commit is told, once."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._told: Any = None
+
+    def __call__(self, told: Any) -> None:
+        if not self._event.is_set():
+            self._told = told
+            self._event.set()
+
+    async def told(self) -> Any:
+        """Errors: the exception it was told."""
+        await self._event.wait()
+        if isinstance(self._told, Exception):
+            raise self._told
+        return self._told
+
+
+class _End:
+    """What those who wait for one instance's end share."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+        self.instance: Instance | None = None
+        self.waiting = 0
+
+
+def _recovered(counts: Counts) -> Recovered:
+    is_open = {status.value for status in Status if not status.is_end}
+    return Recovered(
+        instances=sum(n for saga in counts.instances.values() for status, n in saga.items() if status in is_open),
+        outbox=counts.outbox,
+        waiting=counts.waiting,
+        overdue=counts.overdue,
+        parked=counts.parked,
+        dead=counts.dead,
+    )

@@ -1,0 +1,225 @@
+"""Delivers events to the listeners of this process: each on its own, in a sender's order, with persisted backoff."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from ..app import App
+from ..errors import BadMessage, Fatal, RetryAfter
+from ..machine.transition import Outcome, Transition
+from ..messages import Event, decode, encode, type_name, type_version
+from ..participant import Delivery, Listener
+from ..ports import Clock
+from ..wire import DeadLetter, Envelope, Kind, Outgoing, Route
+from .functions import Functions, OutOfTime
+from .pool import Pool, Share
+from .texts import of_error, plain
+
+_log = logging.getLogger(__name__)
+
+Order = tuple[str, str]  # listener, and whose events are in order
+
+
+def delivery(event: Envelope, listener: str, sender: Outgoing | None = None) -> Outgoing:
+    """The outbox row that brings one event to one listener."""
+    return Outgoing(
+        name=f"{event.id}>{listener}",
+        route=Route.LISTENER,
+        envelope=replace(event, attempt=1),
+        listener=listener,
+        sender=None if sender is None else sender.sender,
+    )
+
+
+class Listeners:
+    """Lanes of deliveries. The head of a lane is delivered, and what came of it committed, before the next one is.
+
+    A delivery that fails stays at the head until its next attempt; other lanes and listeners go on. `commit` stores a
+    transition; the outbox rows that are stored and taken out come back by `add` and `forget`.
+    """
+
+    def __init__(
+        self,
+        app: App[Any],
+        resources: object,
+        functions: Functions,
+        pool: Pool,
+        share: int,
+        clock: Clock,
+        commit: Callable[[Transition], None],
+    ) -> None:
+        """Give each listener at most `share` workers of `pool`."""
+        self._resources = resources
+        self._functions = functions
+        self._clock = clock
+        self._commit = commit
+        self._types = app.event_types
+        self._queues = {
+            listener.name: _Queue(listener, pool, share, self._deliver) for listener in app.listeners.values()
+        }
+        self._lanes: dict[Order, deque[Outgoing]] = {}
+        self._lane_of: dict[str, Order] = {}
+        self._delayed: list[tuple[float, int, Outgoing]] = []
+        self._numbers = count()
+        self.on_delayed: Callable[[], None] = _nothing
+
+    @property
+    def held(self) -> int:
+        """How many deliveries are in memory."""
+        return len(self._lane_of)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next delayed delivery is due, in seconds since 1970."""
+        while self._delayed and not self._is_head(self._delayed[0][2]):
+            heapq.heappop(self._delayed)
+        return self._delayed[0][0] if self._delayed else None
+
+    def add(self, outgoing: Outgoing) -> None:
+        """Deliver this after what is in its lane; the next attempt of the head takes the head's place."""
+        if outgoing.listener not in self._queues:
+            self._bury(outgoing, f"there is no listener {outgoing.listener} here", "")
+            return
+        order = self._lane_of.setdefault(outgoing.name, (outgoing.listener, _lane(outgoing)))
+        lane = self._lanes.setdefault(order, deque())
+        if lane and lane[0].name == outgoing.name:
+            lane[0] = outgoing
+        else:
+            lane.append(outgoing)
+        if lane[0] is outgoing:
+            self._begin(outgoing)
+
+    def forget(self, name: str) -> None:
+        """Its row was taken out: go on with the next of its lane."""
+        order = self._lane_of.pop(name, None)
+        if order is None:
+            return
+        lane = self._lanes[order]
+        assert lane[0].name == name, "only the head of a lane is settled"
+        lane.popleft()
+        if lane:
+            self._begin(lane[0])
+        else:
+            del self._lanes[order]
+
+    def let_out(self, now: float) -> None:
+        """Deliver what was delayed until `now`."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, outgoing = heapq.heappop(self._delayed)
+            if self._is_head(outgoing):
+                self._queues[outgoing.listener].add(outgoing)
+
+    def _is_head(self, outgoing: Outgoing) -> bool:
+        order = self._lane_of.get(outgoing.name)
+        return order is not None and self._lanes[order][0] is outgoing
+
+    def _begin(self, outgoing: Outgoing) -> None:
+        if outgoing.due_at is not None and outgoing.due_at > self._clock.now():
+            heapq.heappush(self._delayed, (outgoing.due_at, next(self._numbers), outgoing))
+            self.on_delayed()
+        else:
+            self._queues[outgoing.listener].add(outgoing)
+
+    # One delivery.
+
+    async def _deliver(self, listener: Listener[Any], outgoing: Outgoing) -> None:
+        if not self._is_head(outgoing):
+            return
+        event = outgoing.envelope
+        where = {"listener": listener.name, "event": event.id, "attempt": event.attempt}
+        try:
+            value = decode(self._types[event.type], event.data, event.version)
+        except BadMessage as error:
+            self._bury(outgoing, "cannot be decoded", str(error))
+            return
+        try:
+            handed: Delivery[Any] = Delivery.of(event, self._resources, event.attempt)
+            told = await self._functions.run(listener, (value, handed), listener.is_async, listener.retry.timeout)
+            published = [self._published(outgoing, index, each) for index, each in enumerate(listener.told(told))]
+        except OutOfTime:
+            _log.warning("%s did not return in time", listener.name, extra=where)
+            self._failed(listener, outgoing, f"no answer within {listener.retry.timeout:g} s", None)
+        except RetryAfter as error:
+            _log.warning("%s asks for patience: %s", listener.name, error, extra=where)
+            self._failed(listener, outgoing, of_error(error), error.seconds)
+        except Fatal as error:
+            _log.error("%s failed for good", listener.name, exc_info=error, extra=where)
+            self._bury(outgoing, f"listener {listener.name} failed for good", of_error(error))
+        except Exception as error:  # noqa: BLE001 whatever a listener raises is a failure of its attempt
+            _log.warning("%s failed", listener.name, exc_info=error, extra=where)
+            self._failed(listener, outgoing, of_error(error), None)
+        else:
+            now = self._clock.now()
+            self._commit(Transition(at=now, put=tuple(published), remove=(outgoing.name,)))
+
+    def _published(self, outgoing: Outgoing, index: int, event: Event) -> Outgoing:
+        cause = outgoing.envelope
+        envelope = Envelope(
+            id=f"{outgoing.name}#{index}",
+            kind=Kind.EVENT,
+            type=type_name(type(event)),
+            data=Raw(encode(event)),
+            time=self._clock.now(),
+            version=type_version(type(event)),
+            correlation_id=cause.correlation_id or cause.id,
+            causation_id=cause.id,
+            traceparent=cause.traceparent,
+        )
+        return Outgoing(name=envelope.id, route=Route.EVENT, envelope=envelope, sender=outgoing.sender)
+
+    def _failed(self, listener: Listener[Any], outgoing: Outgoing, error: str, asked_s: float | None) -> None:
+        now, attempt = self._clock.now(), outgoing.envelope.attempt
+        delay = listener.retry.delay(outgoing.name, attempt, now - outgoing.envelope.time, error, asked_s)
+        if delay is None:
+            self._bury(outgoing, f"listener {listener.name} failed {attempt} times", error)
+            return
+        later = replace(outgoing, envelope=replace(outgoing.envelope, attempt=attempt + 1), due_at=now + delay)
+        self._commit(Transition(at=now, put=(later,)))
+
+    def _bury(self, outgoing: Outgoing, reason: str, error: str) -> None:
+        now = self._clock.now()
+        event = replace(outgoing.envelope, attempt=0)
+        letter = DeadLetter(at=now, reason=reason, envelope=event, listener=outgoing.listener, error=plain(error))
+        self._commit(Transition(at=now, outcome=Outcome.DEAD, dead=(letter,), remove=(outgoing.name,)))
+
+
+class _Queue:
+    """What one listener has to do: heads of its lanes."""
+
+    def __init__(
+        self,
+        listener: Listener[Any],
+        pool: Pool,
+        share: int,
+        deliver: Callable[[Listener[Any], Outgoing], Awaitable[None]],
+    ) -> None:
+        self._listener = listener
+        self._deliver = deliver
+        self._heads: deque[Outgoing] = deque()
+        self._share = Share(pool, share, self._take, lambda: bool(self._heads))
+
+    def add(self, outgoing: Outgoing) -> None:
+        self._heads.append(outgoing)
+        self._share.more()
+
+    async def _take(self) -> None:
+        if self._heads:
+            await self._deliver(self._listener, self._heads.popleft())
+
+
+def _lane(outgoing: Outgoing) -> str:
+    """Whose events are in order: those of one instance, of one key; an event of nobody's is on its own."""
+    if outgoing.sender is not None:
+        return str(outgoing.sender)
+    return outgoing.envelope.key or outgoing.name
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,131 @@
+"""Whom an event is for: the instances whose key it names and the listeners of its type; and its way to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from ..app import App
+from ..errors import BadMessage
+from ..machine.transition import Outcome, Transition
+from ..messages import decode
+from ..ports import Clock
+from ..wire import Address, Envelope, Outgoing
+from .committer import Committer
+from .listeners import delivery
+from .mailbox import Mail
+from .supervisor import Supervisor
+
+
+class Targets(Struct, frozen=True):
+    """Where one event goes within this process: addressed copies for instances, and names of listeners."""
+
+    letters: tuple[Envelope, ...] = ()
+    listeners: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.letters or self.listeners)
+
+
+NOWHERE = Targets()
+
+
+def targets(app: App[Any], event: Envelope) -> Targets:
+    """Everyone in this app who wants the event; nobody is an empty answer.
+
+    Errors: BadMessage, when its payload is not what its type says (R16) or names no instance: a key is a string, an
+    integer or a UUID, and not empty. A field that is None does not address its saga.
+    """
+    routes = app.routes.get(event.type, ())
+    listeners = app.listening.get(event.type, ())
+    if not routes and not listeners:
+        return NOWHERE
+    value = decode(app.event_types[event.type], event.data, event.version)
+    vias: dict[Address, str] = {}
+    for saga, field in routes:
+        key = _key(event, field, getattr(value, field))
+        if key is not None:
+            vias.setdefault(Address(saga, key), field)
+    if not vias and not listeners:
+        raise BadMessage(f"{event.type} {event.id}: none of its keys is given ({', '.join(f for _, f in routes)})")
+    return Targets(tuple(event.to(address, via) for address, via in vias.items()), listeners)
+
+
+def _key(event: Envelope, field: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str | int | UUID) and not isinstance(value, bool):
+        if key := str(value):
+            return key
+        raise BadMessage(f"{event.type} {event.id}: {field} is empty; it names the instance")
+    raise BadMessage(
+        f"{event.type} {event.id}: {field} is a {type(value).__name__}; a key is a string, an integer or a UUID"
+    )
+
+
+Outcomes = tuple[tuple[str, Outcome], ...]
+
+
+class Distribution:
+    """The way of one event to all who want it here. `settled` gets what became of it at each when all of it is durable,
+    or the exception because of which it is not.
+    """
+
+    def __init__(self, parts: int, settled: Callable[[Outcomes | Exception], None]) -> None:
+        """`parts`: how many are to report."""
+        self._left = parts
+        self._settled = settled
+        self._outcomes: list[tuple[str, Outcome]] = []
+        self._error: Exception | None = None
+
+    def part(self, *names: str) -> Callable[[Transition | Exception], None]:
+        """What one of the parts, for these targets, reports to."""
+
+        def settled(told: Transition | Exception) -> None:
+            if isinstance(told, Transition):
+                self._outcomes += [(name, told.outcome) for name in names]
+            else:
+                self._error = self._error or told
+            self._left -= 1
+            if not self._left:
+                self._settled(tuple(self._outcomes) if self._error is None else self._error)
+
+        return settled
+
+
+class Distributor:
+    """Brings events to instances and listeners."""
+
+    def __init__(self, supervisor: Supervisor, committer: Committer, clock: Clock) -> None:
+        """Deliver to the instances of `supervisor`; put the rows of listeners into the outbox by `committer`."""
+        self._supervisor = supervisor
+        self._committer = committer
+        self._clock = clock
+
+    def distribute(
+        self,
+        event: Envelope,
+        wanted: Targets,
+        settled: Callable[[Outcomes | Exception], None],
+        *,
+        row: Outgoing | None = None,
+        others: int = 0,
+    ) -> Distribution:
+        """Bring an event to all who want it. `row`: the outbox row it came from; the commit of the only one who wants
+        it takes it out, else `settled` is to. `others`: how many more will report to the Distribution.
+        """
+        parts = len(wanted.letters) + bool(wanted.listeners) + others
+        distribution = Distribution(parts, settled)
+        remove = (row.name,) if row is not None and parts == 1 else ()
+        for letter in wanted.letters:
+            report = distribution.part(str(letter.address))
+            self._supervisor.deliver(letter.address, Mail(letter, report, remove=remove))
+        if wanted.listeners:
+            put = tuple(delivery(event, name, row) for name in wanted.listeners)
+            seen = tuple((name, event.id) for name in wanted.listeners)
+            transition = Transition(at=self._clock.now(), put=put, seen=seen)
+            self._committer.store(transition, distribution.part(*wanted.listeners))
+        return distribution

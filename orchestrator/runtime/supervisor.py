@@ -1,0 +1,274 @@
+"""Hosts the instances: one mailbox each while there is mail, decoded state while it is hot, no task (R2)."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from anyio.lowlevel import checkpoint
+from msgspec.structs import replace
+
+from ..config import Limits
+from ..definition import Definition
+from ..errors import DuplicateMessage, NotFound, StoreUnavailable, VersionConflict
+from ..machine import HandlerBug, migrate, next_timer, react, set_aside
+from ..machine.instance import Instance
+from ..machine.transition import Outcome, Transition
+from ..ports import Clock, Committed, Result, Store, Waiting
+from ..wire import Address, DeadLetter, Envelope, Kind
+from .committer import Committer
+from .mailbox import Mail, Mailbox
+from .texts import plain
+from .trouble import Trouble
+from .waking import Bell, Wakeup
+
+AT_ONCE = 64  # mailboxes of one turn: loaded together, decided before others get the event loop
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Takes mail, loads what is not there, lets the machine decide, hands the transitions to the committer.
+
+    `pending` is the mail that is not settled yet. The next mail of an instance is decided when the commit of the one
+    before is back. `prepare` may leave out of a transition what nobody wants, before it is stored; `on_failed` is
+    called each time that nothing could be loaded.
+    """
+
+    def __init__(
+        self,
+        sagas: Mapping[str, Definition],
+        store: Store,
+        committer: Committer,
+        clock: Clock,
+        limits: Limits,
+        changed: Bell,
+    ) -> None:
+        """Host the instances of these sagas in this store."""
+        self.pending = 0
+        self.trouble = Trouble("instances cannot be loaded", clock)
+        self.on_failed: Callable[[], None] = _nothing
+        self.prepare: Callable[[Transition], Transition] = _as_it_is
+        self._sagas = sagas
+        self._store = store
+        self._committer = committer
+        self._clock = clock
+        self._limits = limits
+        self._changed = changed
+        self._mailboxes: dict[Address, Mailbox] = {}
+        self._ready: deque[Mailbox] = deque()
+        self._hot: OrderedDict[Address, Instance] = OrderedDict()
+        self._wakeup = Wakeup()
+
+    def deliver(self, address: Address, mail: Mail) -> None:
+        """Queue mail for an instance. It never waits: who brings messages from outside asks `has_room` first."""
+        mailbox = self._mailboxes.get(address)
+        if mailbox is None:
+            mailbox = self._mailboxes[address] = Mailbox(address)
+        mailbox.put(mail)
+        self.pending += 1
+        self._schedule(mailbox)
+
+    def has_room(self, address: Address) -> bool:
+        """Whether the mailbox of this instance takes more from outside (R20)."""
+        mailbox = self._mailboxes.get(address)
+        return mailbox is None or len(mailbox) < self._limits.mailbox
+
+    def is_open(self, address: Address) -> bool:
+        """Whether memory says that there is such an instance, and that it has not ended; False says nothing."""
+        mailbox = self._mailboxes.get(address)
+        instance = mailbox.instance if mailbox is not None and mailbox.is_known else self._hot.get(address)
+        return instance is not None and not instance.status.is_end
+
+    @property
+    def mailboxes(self) -> int:
+        """How many instances have mail."""
+        return len(self._mailboxes)
+
+    async def run(self) -> None:
+        """Decide what is ready, again and again."""
+        while True:
+            await self._wakeup.wait()
+            while self._ready:
+                turn = [self._ready.popleft() for _ in range(min(len(self._ready), AT_ONCE))]
+                missing = [mailbox for mailbox in turn if not self._is_at_hand(mailbox)]
+                if missing:
+                    await self._load(missing)
+                for mailbox in turn:
+                    mailbox.is_ready = False
+                    self._turn(mailbox)
+                await checkpoint()
+
+    def _schedule(self, mailbox: Mailbox) -> None:
+        if mailbox.under_way is None and not mailbox.is_ready:
+            mailbox.is_ready = True
+            self._ready.append(mailbox)
+            self._wakeup.set()
+
+    def _is_at_hand(self, mailbox: Mailbox) -> bool:
+        if not mailbox.is_known:
+            mailbox.instance = self._hot.pop(mailbox.address, None)
+            mailbox.is_known = mailbox.instance is not None
+        return mailbox.is_known
+
+    async def _load(self, mailboxes: list[Mailbox]) -> None:
+        while True:
+            try:
+                instances = await self._store.load([mailbox.address for mailbox in mailboxes])
+                break
+            except StoreUnavailable as error:
+                self.trouble.begins(error)
+                self.on_failed()
+                await self.trouble.pause()
+        self.trouble.ends()
+        for mailbox, instance in zip(mailboxes, instances, strict=True):
+            mailbox.instance, mailbox.is_known = instance, True
+
+    # One message is decided.
+
+    def _turn(self, mailbox: Mailbox) -> None:
+        mail = mailbox.take()
+        now = self._clock.now()
+        message = mail.message
+        if message is None and mailbox.instance is not None:
+            message = next_timer(mailbox.instance, now)
+        if message is None:
+            self._done(mailbox, Transition(at=now, outcome=Outcome.STALE))
+            return
+        if mail.must_exist and mailbox.instance is None:
+            self._done(mailbox, NotFound(f"there is no {mailbox.address}"))
+            return
+        transition = self._decide(mailbox, mail, message, now)
+        transition = self.prepare(_with_settlement(transition, mail))
+        if mail.preview or _is_void(transition):
+            self._done(mailbox, transition)
+        else:
+            self._commit(mailbox, transition)
+
+    def _decide(self, mailbox: Mailbox, mail: Mail, message: Envelope, now: float) -> Transition:
+        definition = self._sagas.get(mailbox.address.saga)
+        if definition is None:
+            return _dead(message, now, f"there is no saga {mailbox.address.saga} in this app")
+        while True:
+            try:
+                instance = mailbox.instance
+                if instance is not None and instance.definition_version != definition.version:
+                    instance = migrate(definition, instance)
+                return react(definition, instance, message, now, self._limits)
+            except HandlerBug as bug:
+                error = str(bug)
+            except Exception:  # noqa: BLE001 a mistake of the machine's own must not lose the message either
+                error = traceback.format_exc()
+            mail.tries += 1
+            if mail.tries >= self._limits.handler_tries or mail.preview:
+                return self._set_aside(definition, mailbox, message, error, now)
+
+    def _set_aside(
+        self, definition: Definition, mailbox: Mailbox, message: Envelope, error: str, now: float
+    ) -> Transition:
+        """The message of a handler that raises parks its instance (R15)."""
+        where = {"saga": mailbox.address.saga, "key": mailbox.address.key, "id": message.id, "bug": plain(error)}
+        _log.error("a handler raised: %s is set aside and its instance parked", message.type, extra=where)
+        return set_aside(definition, mailbox.instance, message, plain(error), now)
+
+    # Its commit.
+
+    def _commit(self, mailbox: Mailbox, transition: Transition) -> None:
+        self._committer.add(transition, partial(self._answered, mailbox))
+
+    def _answered(self, mailbox: Mailbox, transition: Transition, result: Result | Exception) -> None:
+        mail = mailbox.under_way
+        assert mail is not None
+        match result:
+            case Committed():
+                if transition.instance is not None:
+                    mailbox.instance = transition.instance
+                self._deliver_waiting(mailbox, result.waiting)
+                self._done(mailbox, transition)
+            case DuplicateMessage():
+                at = transition.at
+                housekeeping = _with_settlement(Transition(at=at, outcome=Outcome.DUPLICATE), mail)
+                if mail.settles and transition.message is not None:
+                    self._commit(mailbox, housekeeping)
+                else:
+                    self._done(mailbox, housekeeping)
+            case VersionConflict() | StoreUnavailable():
+                mailbox.instance, mailbox.is_known = None, False
+                mailbox.put_back()
+                self._schedule(mailbox)
+            case _:
+                self._cannot_be_stored(mailbox, mail, transition, result)
+
+    def _deliver_waiting(self, mailbox: Mailbox, waiting: tuple[Waiting, ...]) -> None:
+        """What came before its instance is handled before all that came after (R11)."""
+        if waiting:
+            mailbox.put_first(Mail(row.envelope, waiting_remove=(row.id,)) for row in waiting)
+            self.pending += len(waiting)
+
+    def _cannot_be_stored(self, mailbox: Mailbox, mail: Mail, transition: Transition, error: Exception) -> None:
+        """A transition that no store takes (a character that is none, say) is treated as a bug, once."""
+        message = transition.message
+        if message is None or message.kind is Kind.BUG:
+            raise error
+        text = f"what its handler made cannot be stored: {type(error).__name__}: {error}"
+        aside = self._set_aside(self._sagas[mailbox.address.saga], mailbox, message, text, transition.at)
+        self._commit(mailbox, _with_settlement(aside, mail))
+
+    def _done(self, mailbox: Mailbox, told: Transition | Exception) -> None:
+        mail = mailbox.under_way
+        assert mail is not None
+        mailbox.under_way = None
+        self.pending -= 1
+        if mail.settled is not None:
+            mail.settled(told)
+        if len(mailbox):
+            self._schedule(mailbox)
+        else:
+            self._retire(mailbox)
+
+    def _retire(self, mailbox: Mailbox) -> None:
+        del self._mailboxes[mailbox.address]
+        instance = mailbox.instance
+        if instance is not None and not instance.status.is_end:
+            self._hot[mailbox.address] = instance
+            if len(self._hot) > self._limits.hot_instances:
+                self._hot.popitem(last=False)
+        self._changed.ring()
+
+
+def _with_settlement(transition: Transition, mail: Mail) -> Transition:
+    if not mail.settles:
+        return transition
+    return replace(
+        transition,
+        remove=(*transition.remove, *mail.remove),
+        waiting_remove=(*transition.waiting_remove, *mail.waiting_remove),
+        dead_remove=(*transition.dead_remove, *mail.dead_remove),
+    )
+
+
+def _is_void(transition: Transition) -> bool:
+    """Whether a commit of it would change nothing: a reply to nobody, for one."""
+    return transition.instance is None and not (
+        transition.put
+        or transition.remove
+        or transition.dead
+        or transition.dead_remove
+        or transition.waiting_remove
+        or transition.seen
+        or transition.wait_until is not None
+    )
+
+
+def _dead(message: Envelope, now: float, reason: str) -> Transition:
+    return Transition(at=now, outcome=Outcome.DEAD, dead=(DeadLetter(at=now, reason=reason, envelope=message),))
+
+
+def _nothing() -> None: ...
+
+
+def _as_it_is(transition: Transition) -> Transition:
+    return transition

@@ -1,0 +1,52 @@
+"""Finds the store or bus that a URL names: its scheme is looked up among the entry points of what is installed."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from .errors import ConfigError
+from .ports import Bus, Store
+
+STORES = "orchestrator.stores"
+BUSES = "orchestrator.buses"
+DISTRIBUTION = "saga-orchestrator"
+
+
+def open_store(url: str, *, read_only: bool = False) -> Store:
+    """The store that a URL such as `sqlite:///shop.db` names, to be opened with `async with`; `read_only` beside the
+    process that writes. Errors: ConfigError, for a scheme that nothing installed knows, or as the store says.
+    """
+    return cast(Store, _adapter(STORES, "store", url).from_url(url, read_only=read_only))
+
+
+def open_bus(url: str) -> Bus:
+    """The bus that a URL names, to be opened with `async with`. Errors: ConfigError."""
+    return cast(Bus, _adapter(BUSES, "bus", url).from_url(url))
+
+
+def _adapter(group: str, what: str, url: str) -> Any:
+    scheme, colon, _ = url.partition(":")
+    known = {entry.name: entry for entry in entry_points(group=group)}
+    if not colon or scheme not in known:
+        schemes = ", ".join(f"{name}:" for name in sorted(known)) or f"none: is {DISTRIBUTION} installed?"
+        raise ConfigError(f"{what} {url!r}: there is no {what} for {scheme + colon!r}; known are {schemes}")
+    return _loaded(known[scheme], what, url)
+
+
+def _loaded(entry: EntryPoint, what: str, url: str) -> Any:
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        name = entry.dist.name if entry.dist is not None else DISTRIBUTION
+        extra = f"[{entry.name}]" if entry.dist is not None and _has_extra(entry) else ""
+        raise ConfigError(
+            f"{what} {url!r} needs {error.name}, which is not installed: "
+            f"{sys.executable} -m pip install '{name}{extra}'"
+        ) from error
+
+
+def _has_extra(entry: EntryPoint) -> bool:
+    assert entry.dist is not None
+    return entry.name in (entry.dist.metadata.get_all("Provides-Extra") or ())
