@@ -44,7 +44,7 @@ class StoreFull(StoreError):
 
 
 class StoreCorrupt(StoreError):
-    """The file is not a store, or is damaged, or of another schema version: stop; only a person can help."""
+    """Not a store, or damaged, or of another schema version, or on a disk that lost a write: stop; a person decides."""
 
 
 class StoreLocked(StoreError):

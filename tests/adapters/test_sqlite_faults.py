@@ -105,9 +105,9 @@ async def test_after_a_lost_fsync_nothing_more_is_promised(tmp_path: Path, monke
             patch.setattr("orchestrator_adapters.sqlite.store.commit", fails)
             with pytest.raises(StoreUnavailable):
                 await store.commit([moved(made())])
-        with pytest.raises(StoreUnavailable, match="start again"):
+        with pytest.raises(StoreCorrupt, match="start again"):
             await store.commit([moved(made())])
-        with pytest.raises(StoreUnavailable, match="start again"):
+        with pytest.raises(StoreCorrupt, match="start again"):
             await store.prune(0.0, 0.0)
     async with SQLiteStore(path) as store:
         await stored(store, moved(made()))

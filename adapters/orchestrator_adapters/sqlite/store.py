@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import anyio
 import anyio.to_thread
 
-from orchestrator.errors import ConfigError, StoreUnavailable
+from orchestrator.errors import ConfigError, StoreCorrupt, StoreUnavailable
 from orchestrator.machine.instance import Instance
 from orchestrator.machine.transition import Entry, Transition
 from orchestrator.ports import MAX_PAGE, Counts, Due, Find, Page, Result, Standing, Waiting
@@ -169,7 +169,7 @@ class SQLiteStore:
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._lost:
-            raise StoreUnavailable(self._lost)
+            raise StoreCorrupt(self._lost)  # trying again would be told yes by a disk that has forgotten
         with store_errors(self.path):
             try:
                 return await self._ours(self._writer).run(work)
