@@ -116,14 +116,23 @@ def _retry(turn: Turn, request: Request) -> None:
 
 def _skip(turn: Turn, request: Request) -> None:
     """Pass by a step without its answer, or leave an effect standing instead of undoing it."""
+    _by_hand(turn, request, Undo.STANDING, _skip_visit)
+
+
+def _done(turn: Turn, request: Request) -> None:
+    """An operator knows that it is done: a yes in the participant's place, or an undo's."""
+    _by_hand(turn, request, Undo.DONE, _visit_done)
+
+
+def _by_hand(turn: Turn, request: Request, undo: Undo, settle_visit: Callable[[Turn, Visit, Request], None]) -> None:
     if not request.step:
-        _refuse(turn, "skip needs the name of a step")
+        _refuse(turn, f"{turn.message.type} needs the name of a step")
     elif undos := _open_undos(turn, request):
         for visit, call in undos:
-            undone(turn, visit, call, Undo.STANDING)
+            undone(turn, visit, call, undo)
     elif visits := _open_visits(turn, request):
         for visit in visits:
-            _skip_visit(turn, visit, request)
+            settle_visit(turn, visit, request)
     else:
         _refuse(turn, f"{request.step} is not under way")
 
@@ -140,20 +149,6 @@ def _skip_visit(turn: Turn, visit: Visit, request: Request) -> None:
     visit.parked = ""
     if all(call.do not in (Do.ASKED, Do.WAITING) and not call.parked for call in visit.calls):
         finish(turn, visit, VisitState.SKIPPED)
-
-
-def _done(turn: Turn, request: Request) -> None:
-    """An operator knows that it is done: a yes in the participant's place, or an undo's."""
-    if not request.step:
-        _refuse(turn, "done needs the name of a step")
-    elif undos := _open_undos(turn, request):
-        for visit, call in undos:
-            undone(turn, visit, call, Undo.DONE)
-    elif visits := _open_visits(turn, request):
-        for visit in visits:
-            _visit_done(turn, visit, request)
-    else:
-        _refuse(turn, f"{request.step} is not under way")
 
 
 def _visit_done(turn: Turn, visit: Visit, request: Request) -> None:
