@@ -76,8 +76,9 @@ class Demo:
         self.watch(share=1.0)
         print("\nSent a second time, the same orders change nothing:")
         self.show(*ORCHESTRATOR, "emit", "OrderPlaced", "--file", str(self.orders))
-        for status in ("completed", "compensated"):
-            order_id = next(order_id for order_id, ended in self.ended.items() if ended == status)
+        for status in ENDS:  # the one with the longest story
+            instances = self.ask("list", "OrderFulfilment", "--status", status, "-n", "100000")["items"]
+            order_id = max(instances, key=lambda it: it["version"])["key"]
             self.show(*ORCHESTRATOR, "history", f"OrderFulfilment/{order_id}")
         self.show(sys.executable, str(APP), "books")
         print(f"\nLook further with  orchestrator status --store {self.store}")
@@ -127,7 +128,7 @@ class Demo:
 
     def ask(self, *words: str) -> dict[str, Any]:
         """What a reading verb answers as JSON; nothing, if there is no store yet."""
-        done = subprocess.run([*ORCHESTRATOR, *words, "--json"], env=self.environment, stdout=subprocess.PIPE)
+        done = subprocess.run([*ORCHESTRATOR, *words, "--json"], env=self.environment, capture_output=True)
         answer: dict[str, Any] = json.loads(done.stdout or "{}")
         return answer
 

@@ -34,9 +34,8 @@ class Turn:
     ) -> None:
         """Begin to handle `message` at `now` (seconds since 1970)."""
         self.definition = definition
-        self.instance = _working_copy(instance)
-        self.instance.version += 1
-        self.instance.updated_at = now
+        self._before = instance
+        self.instance = _working_copy(instance, now)
         self.message = message  # the one whose content is handled: of a NEXT, the queued one
         self.arrived = message  # the one that becomes the history row
         self.now = now
@@ -71,6 +70,13 @@ class Turn:
         """The message changes nothing but is on record, with the reason."""
         self.outcome = outcome
         self.note(why)
+
+    def refuse(self, why: str) -> None:
+        """Take back all that was changed: the message is on record, refused, and nothing else (R17)."""
+        self.instance = _working_copy(self._before, self.now)
+        self.put, self.remove, self.dead, self.notes = {}, {}, [], []
+        self._saga = None
+        self.ends_as(Outcome.REFUSED, why)
 
     # Looking around.
 
@@ -207,8 +213,11 @@ def is_awaited(visit: Visit, call: Call) -> bool:
     return visit.state is VisitState.OPEN and call.do is Do.ASKED and call.unwinding is Undo.NONE
 
 
-def _working_copy(instance: Instance) -> Instance:
+def _working_copy(instance: Instance, now: float) -> Instance:
+    """The next version, free to be changed."""
     fresh = copy(instance)
+    fresh.version += 1
+    fresh.updated_at = now
     fresh.visits = [_visit_copy(visit) for visit in instance.visits]
     fresh.numbers = dict(instance.numbers)
     fresh.passed = list(instance.passed)

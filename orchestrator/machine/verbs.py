@@ -15,7 +15,6 @@ from .events import receive
 from .exchange import label, policy, settle
 from .instance import Call, CallKind, Do, Status, Undo, Visit, VisitState
 from .replies import answer_yes, retry
-from .transition import Outcome
 from .turn import Turn
 from .unwinding import UNANSWERED, undone, unwind
 from .visits import PAST_PIVOT, finish
@@ -30,9 +29,9 @@ def verb(turn: Turn) -> None:
     instance = turn.instance
     who = f"{message.type} by {message.user or 'an operator'}" + (f": {request.why}" if request.why else "")
     if instance.status.is_end:
-        _refuse(turn, f"{instance.address} is {instance.status} already")
+        turn.refuse(f"{instance.address} is {instance.status} already")
     elif instance.bug is not None and message.type not in (Verb.KILL, Verb.DROP):
-        _refuse(turn, "it is parked over a message that its code could not handle: retry or drop that first")
+        turn.refuse("it is parked over a message that its code could not handle: retry or drop that first")
     else:
         turn.note(who)
         _VERBS[Verb(message.type)](turn, request)
@@ -41,9 +40,9 @@ def verb(turn: Turn) -> None:
 def _cancel(turn: Turn, request: Request) -> None:
     instance = turn.instance
     if instance.status is Status.COMPENSATING or instance.unwind_wanted:
-        _refuse(turn, "it unwinds already")
+        turn.refuse("it unwinds already")
     elif instance.pivoted:
-        _refuse(turn, PAST_PIVOT)
+        turn.refuse(PAST_PIVOT)
     else:
         unwind(turn, f"cancelled by {turn.message.user or 'an operator'}" + (f": {request.why}" if request.why else ""))
 
@@ -51,7 +50,7 @@ def _cancel(turn: Turn, request: Request) -> None:
 def _kill(turn: Turn, request: Request) -> None:
     instance = turn.instance
     if not request.why:
-        _refuse(turn, "a kill needs a reason")
+        turn.refuse("a kill needs a reason")
         return
     instance.why = request.why
     if instance.bug is not None:
@@ -66,7 +65,7 @@ def _kill(turn: Turn, request: Request) -> None:
 
 def _pause(turn: Turn, request: Request) -> None:
     if turn.instance.paused:
-        _refuse(turn, "it is paused already")
+        turn.refuse("it is paused already")
     else:
         turn.instance.paused = True
 
@@ -75,7 +74,7 @@ def _resume(turn: Turn, request: Request) -> None:
     """Send what was held; every step timer starts afresh."""
     instance = turn.instance
     if not instance.paused:
-        _refuse(turn, "it is not paused")
+        turn.refuse("it is not paused")
         return
     instance.paused = False
     for visit in instance.visits:
@@ -111,7 +110,7 @@ def _retry(turn: Turn, request: Request) -> None:
         retry(turn, visit, call)
         turn.note(f"{label(visit, call)}: tried again")
     if not found:
-        _refuse(turn, "nothing here is parked or waits for its next attempt" + _of(request))
+        turn.refuse("nothing here is parked or waits for its next attempt" + _of(request))
 
 
 def _skip(turn: Turn, request: Request) -> None:
@@ -126,7 +125,7 @@ def _done(turn: Turn, request: Request) -> None:
 
 def _by_hand(turn: Turn, request: Request, undo: Undo, settle_visit: Callable[[Turn, Visit, Request], None]) -> None:
     if not request.step:
-        _refuse(turn, f"{turn.message.type} needs the name of a step")
+        turn.refuse(f"{turn.message.type} needs the name of a step")
     elif undos := _open_undos(turn, request):
         for visit, call in undos:
             undone(turn, visit, call, undo)
@@ -134,7 +133,7 @@ def _by_hand(turn: Turn, request: Request, undo: Undo, settle_visit: Callable[[T
         for visit in visits:
             settle_visit(turn, visit, request)
     else:
-        _refuse(turn, f"{request.step} is not under way")
+        turn.refuse(f"{request.step} is not under way")
 
 
 def _skip_visit(turn: Turn, visit: Visit, request: Request) -> None:
@@ -165,7 +164,7 @@ def _visit_done(turn: Turn, visit: Visit, request: Request) -> None:
         declared = [call.child] if call.kind is CallKind.CHILD else _yes_names(turn, call)
         name = request.reply_type or (declared[0] if len(declared) == 1 else "")
         if name not in declared:
-            _refuse(turn, f"done of {visit.step} needs a reply of one of these types: {', '.join(declared)}")
+            turn.refuse(f"done of {visit.step} needs a reply of one of these types: {', '.join(declared)}")
             return
         value = None
         if step.on:
@@ -183,7 +182,7 @@ def _event_in_place(turn: Turn, visit: Visit, request: Request) -> None:
     if request.reply == NULL:
         finish(turn, visit)
     elif name not in names:
-        _refuse(turn, f"{visit.step} waits for one of these types: {', '.join(names)}")
+        turn.refuse(f"{visit.step} waits for one of these types: {', '.join(names)}")
     elif _given(turn, name, request) is not None:
         event = msgspec.structs.replace(turn.message, kind=Kind.EVENT, type=name, data=request.reply)
         receive(turn, visit, names[name], event)
@@ -193,7 +192,7 @@ def _given(turn: Turn, name: str, request: Request) -> Any:
     try:
         return turn.decoded(name, NOTHING if request.reply == NULL else request.reply)
     except BadMessage as error:
-        _refuse(turn, f"the reply is not a {name}: {error}")
+        turn.refuse(f"the reply is not a {name}: {error}")
         return None
 
 
@@ -201,7 +200,7 @@ def _drop(turn: Turn, request: Request) -> None:
     """Give up the message a bug set aside (R15)."""
     instance = turn.instance
     if instance.bug is None:
-        _refuse(turn, "it is not parked over a message")
+        turn.refuse("it is not parked over a message")
         return
     turn.discard(
         instance.bug.message, f"dropped by {turn.message.user or 'an operator'}: {request.why}", instance.bug.error
@@ -222,10 +221,6 @@ _VERBS: dict[Verb, Callable[[Turn, Request], None]] = {
     Verb.DONE: _done,
     Verb.DROP: _drop,
 }
-
-
-def _refuse(turn: Turn, why: str) -> None:
-    turn.ends_as(Outcome.REFUSED, why)
 
 
 def _of(request: Request) -> str:
