@@ -61,7 +61,7 @@ class Demo:
         settings = {"ORCHESTRATOR_APP": str(APP), "ORCHESTRATOR_STORE": self.store}
         self.environment = {**os.environ, **MOODS, **shop, **settings}
         self.daemon: subprocess.Popen[bytes] | None = None
-        self.ended: dict[str, str] = {}  # order -> how
+        self.ended: set[str] = set()
         self.began = time.monotonic()
 
     def play(self) -> None:
@@ -121,10 +121,10 @@ class Demo:
             f"{counts['completed']:>4} fulfilled {counts['compensated']:>4} undone",
             flush=True,
         )
-        news = {it["key"]: it["status"] for it in instances if it["status"] in ENDS and it["key"] not in self.ended}
-        for order_id, status in list(news.items())[:3]:
-            print(f"         {order_id} {self.names[order_id]}: {ENDS[status]}")
-        self.ended |= news
+        news = [it for it in instances if it["status"] in ENDS and it["key"] not in self.ended]
+        for it in news[:3]:
+            print(f"         {it['key']} {self.names[it['key']]}: {ENDS[it['status']]}. {it['why'] or ''}")
+        self.ended |= {it["key"] for it in news}
 
     def ask(self, *words: str) -> dict[str, Any]:
         """What a reading verb answers as JSON; nothing, if there is no store yet."""
