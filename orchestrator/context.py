@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -27,14 +25,19 @@ class Handling(Struct, frozen=True):
 _handling: ContextVar[tuple[Handling, float, str] | None] = ContextVar("handling", default=None)
 
 
-@contextmanager
-def handling(message: Handling, at: float, scope: str) -> Generator[None]:
+class handling:
     """Let the code inside ask about `message`, handled at `at` (seconds since 1970); ids are unique in `scope`."""
-    token = _handling.set((message, at, scope))
-    try:
-        yield
-    finally:
-        _handling.reset(token)
+
+    __slots__ = ("_current", "_token")
+
+    def __init__(self, message: Handling, at: float, scope: str) -> None:
+        self._current = (message, at, scope)
+
+    def __enter__(self) -> None:
+        self._token = _handling.set(self._current)
+
+    def __exit__(self, *exc: object) -> None:
+        _handling.reset(self._token)
 
 
 def _current() -> tuple[Handling, float, str]:

@@ -46,6 +46,7 @@ class Turn:
         self.remove: dict[str, None] = {}
         self.dead: list[DeadLetter] = []
         self._saga: Any = None
+        self._seen: Handling | None = None
 
     # What the turn becomes.
 
@@ -129,20 +130,25 @@ class Turn:
         return decode(cls, data, version)
 
     def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        message = self.message
-        seen = Handling(
-            id=message.id,
-            type=message.type,
-            time=datetime.fromtimestamp(message.time, UTC),
-            user=message.user,
-            correlation_id=message.correlation_id or self.instance.correlation_id,
-            causation_id=message.causation_id,
-        )
         try:
-            with handling(seen, self.now, f"{self.instance.saga}/{self.instance.key}~{self.instance.run}/{scope}"):
+            with handling(self._handling(), self.now, f"{self.instance.saga}/{self.instance.key}~{self.instance.run}/{scope}"):
                 return function(*arguments)
         except (Exception, SystemExit) as error:
             raise HandlerBug(_users_traceback(error)) from error
+
+    def _handling(self) -> Handling:
+        """The message as the user's code may see it; made once for all the handlers it leads to."""
+        message = self.message
+        if self._seen is None or self._seen.id != message.id:
+            self._seen = Handling(
+                id=message.id,
+                type=message.type,
+                time=datetime.fromtimestamp(message.time, UTC),
+                user=message.user,
+                correlation_id=message.correlation_id or self.instance.correlation_id,
+                causation_id=message.causation_id,
+            )
+        return self._seen
 
     def _encoded(self) -> Raw:
         try:

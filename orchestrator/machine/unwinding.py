@@ -67,11 +67,16 @@ def can_be_left(turn: Turn, visit: Visit, call: Call) -> bool:
 
 def unanswered(visit: Visit) -> bool:
     """Whether an undo of this visit is wanted or under way."""
-    return any(call.unwinding in UNANSWERED for call in visit.calls)
+    for call in visit.calls:  # a plain loop: asked of every visit in every turn
+        if call.unwinding in UNANSWERED:
+            return True
+    return False
 
 
 def go_back(turn: Turn) -> bool:
     """Send every undo whose turn has come: nothing that it let start is still to be undone (R7). True: all answered."""
+    if not any(unanswered(visit) for visit in turn.instance.visits):
+        return True
     while True:
         ready = _ready(turn)
         if not ready:

@@ -1,4 +1,4 @@
-"""What sagas, stores and buses are tested with. The conformance suites need pytest, which is loaded with them."""
+"""What sagas, stores, buses and participants are tested with. The suites need pytest, which is loaded with them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from ..lazy import load_when_used
 
 if TYPE_CHECKING:
     from .conformance import BusConformance, StoreConformance
+    from .contract import ParticipantContract
     from .drive import Dialogue, Unwind, drive
 
 if not TYPE_CHECKING:
     load_when_used(
-        __name__, {"conformance": ("BusConformance", "StoreConformance"), "drive": ("Dialogue", "Unwind", "drive")}
+        __name__,
+        {
+            "conformance": ("BusConformance", "StoreConformance"),
+            "contract": ("ParticipantContract",),
+            "drive": ("Dialogue", "Unwind", "drive"),
+        },
     )
 
-__all__ = ["BusConformance", "Dialogue", "StoreConformance", "Unwind", "drive"]
+__all__ = ["BusConformance", "Dialogue", "ParticipantContract", "StoreConformance", "Unwind", "drive"]
