@@ -130,8 +130,9 @@ class Turn:
         return decode(cls, data, version)
 
     def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        instance = self.instance
         try:
-            with handling(self._handling(), self.now, f"{self.instance.saga}/{self.instance.key}~{self.instance.run}/{scope}"):
+            with handling(self._handling(), self.now, f"{instance.saga}/{instance.key}~{instance.run}/{scope}"):
                 return function(*arguments)
         except (Exception, SystemExit) as error:
             raise HandlerBug(_users_traceback(error)) from error
