@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from math import isfinite
 from typing import Protocol
 
 from msgspec import Struct
@@ -58,10 +59,11 @@ class Retry(Struct, frozen=True):
             return asked
         if self.wait is None:
             return self._pause(key, attempt)
-        return _reproducibly(f"{key}:{attempt}", self.wait, state)
+        pause = _reproducibly(f"{key}:{attempt}", self.wait, state)
+        return pause if isfinite(pause) else None  # to wait for ever is to give up
 
     def patient(self) -> Retry:
-        """The same for an undo: at least ten attempts (R8)."""
+        """The same for an undo: ten attempts at least, or as long as `stop` says (R8)."""
         return (
             self
             if self.attempts >= 10

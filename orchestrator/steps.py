@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from math import inf, isfinite
 from functools import partial
 from types import EllipsisType
 from typing import Any, Generic, Protocol, overload
@@ -53,8 +54,10 @@ class Wait(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.seconds is not None and self.until is not None:
             raise ValueError("Wait takes seconds or until, not both")
-        if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"Wait({self.seconds}): the time must be 0 or more")
+        if self.seconds is not None and not 0 <= self.seconds < inf:
+            raise ValueError(f"Wait({self.seconds}): the time must be 0 or more; Wait() waits for as long as it takes")
+        if isinstance(self.until, float) and not isfinite(self.until):
+            raise ValueError(f"Wait(until={self.until}) is no moment; Wait() waits for as long as it takes")
         if isinstance(self.until, datetime) and self.until.tzinfo is None:
             raise ValueError("Wait(until=...) needs a time zone: datetime(..., tzinfo=timezone.utc)")
 

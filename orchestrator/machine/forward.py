@@ -15,7 +15,7 @@ from .exchange import ask
 from .instance import Call, CallKind, Do, Status, Then, Undo, Visit, VisitState
 from .turn import HandlerBug, Turn
 from .unwinding import UNANSWERED, go_back, pivot_must_be_waited_for, unwind
-from .visits import finish, payload, store_undo
+from .visits import finish, pass_pivot, payload, store_undo
 
 
 def proceed(turn: Turn) -> None:
@@ -77,9 +77,9 @@ def feed(turn: Turn, visit: Visit) -> None:
 
 def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
     visit.waiting = True
-    visit.wait_s = wait.seconds
     if wait.seconds is not None:
-        visit.wake_at = turn.now + wait.seconds
+        visit.wait_s = float(wait.seconds)
+        visit.wake_at = turn.now + visit.wait_s
     elif wait.until is not None:
         visit.wake_at = wait.until.timestamp() if isinstance(wait.until, datetime) else float(wait.until)
     for envelope in list(turn.instance.kept):
@@ -167,6 +167,8 @@ def _follow_through(turn: Turn, then: Then) -> None:
         end(turn, Status.COMPLETED)
         return
     target = turn.definition.steps[then.step]
+    if target.past_pivot and not instance.pivoted:
+        pass_pivot(turn)  # jumped over: nothing from here on could be undone (R9)
     ahead = target.reach | {target.name}
     instance.passed = [name for name in turn.definition.steps if name not in ahead]
     enter(turn, target)

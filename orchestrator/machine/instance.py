@@ -93,6 +93,11 @@ class Call(Struct, omit_defaults=True, kw_only=True):
     error: str = ""
 
     @property
+    def has_left(self) -> bool:
+        """Whether the do was ever put into the outbox: not while it waits for its turn, or its first try is held."""
+        return self.do is not Do.WAITING and not (self.held and self.attempt == 1)
+
+    @property
     def needs_undo(self) -> bool:
         """Whether an effect of this call may exist that its undo would take back (R6)."""
         if self.kind is CallKind.QUERY or self.do in (Do.WAITING, Do.CLEAN):
@@ -199,7 +204,7 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
     def parked(self) -> str:
         """Why a person is needed, or empty: the bug, else the first parked step or call."""
         if self.bug is not None:
-            return self.bug.error.strip().rsplit("\n", 1)[-1]
+            return headline(self.bug.error)
         for visit in self.visits:
             if visit.parked:
                 return f"{visit.step}: {visit.parked}"
@@ -259,6 +264,12 @@ class Instance(Struct, omit_defaults=True, kw_only=True):
                 for call in visit.calls:
                     moments += [m for m in (call.timeout_at, call.retry_at) if m is not None]
         return min(moments, default=None)
+
+
+def headline(traceback: str) -> str:
+    """The line of a traceback that says what was raised; of a group, the last of what it holds."""
+    lines = [line.strip(" |") for line in traceback.splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith("+-")), "")
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from ..wire import DeadLetter, Envelope, Kind, Verb
 from .ending import answer_again, answer_unwinding, refuse_unwinding
 from .events import event
 from .forward import proceed
-from .instance import Bug, Instance, Status
+from .instance import Bug, Instance, Status, headline
 from .limits import MachineLimits
 from .replies import reply
 from .timers import NEXT, timer
@@ -40,6 +40,15 @@ def react(
 
     Errors: HandlerBug, when the saga's own code raised or returned nonsense; nothing has changed then (R15).
     """
+    transition = _moved(definition, instance, message, now, limits)
+    if definition.restartable and message.kind is Kind.EVENT:
+        return replace(transition, seen=((str(message.address), message.id),))  # beyond this run's own inbox (R13)
+    return transition
+
+
+def _moved(
+    definition: Definition, instance: Instance | None, message: Envelope, now: float, limits: MachineLimits
+) -> Transition:
     if instance is None:
         return _without_instance(definition, message, now, limits)
     turn = Turn(definition, instance, message, now, limits)
@@ -246,10 +255,10 @@ def _unwind_child(turn: Turn) -> None:
 
 def _set_aside(turn: Turn, bug: Bug) -> None:
     instance = turn.instance
-    instance.last_error = bug.error.strip().rsplit("\n", 1)[-1]
     if bug.message.kind is Kind.VERB:
-        turn.ends_as(Outcome.REFUSED, f"the saga's own code raised: {instance.last_error}")
+        turn.refuse(f"the saga's own code raised: {headline(bug.error)}")
         return
+    instance.last_error = headline(bug.error)
     if turn.message.type == NEXT:
         instance.queue.pop(0)
     if instance.bug is not None:

@@ -8,6 +8,7 @@ from ..wire import Envelope, Kind
 from .events import late
 from .exchange import exchange_id
 from .instance import Instance, Status, Undo, VisitState
+from .outcomes import park
 from .replies import again, attempt_timed_out, find, step_timed_out
 from .transition import Outcome
 from .turn import Turn
@@ -41,6 +42,18 @@ def timer(turn: Turn) -> None:
         _of_an_attempt(turn)
     else:
         _of_a_visit(turn)
+
+
+def disarm(turn: Turn, message: Envelope, why: str) -> None:
+    """An operator gave up a timer: what waited for it is parked, since nothing else may move it."""
+    if message.type == DEADLINE:
+        turn.instance.deadline_at = None
+    for visit in turn.instance.visits:
+        if turn.instance.visit_id(visit) == message.reply_to:
+            park(turn, why, visit, None)
+    if message.type in (ATTEMPT, RETRY) and (found := find(turn, message.reply_to)) is not None:
+        visit, call, _ = found
+        park(turn, why, visit, call)
 
 
 def _armed(instance: Instance) -> Iterator[tuple[float, str, str, int]]:

@@ -134,7 +134,9 @@ class Turn:
         try:
             with handling(self._handling(), self.now, f"{instance.saga}/{instance.key}~{instance.run}/{scope}"):
                 return function(*arguments)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise HandlerBug(_users_traceback(error)) from error
 
     def _handling(self) -> Handling:

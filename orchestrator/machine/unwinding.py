@@ -45,8 +45,8 @@ def abandon(turn: Turn, visit: Visit) -> None:
 
 
 def leave(turn: Turn, visit: Visit, call: Call, do: Do) -> None:
-    """Stop waiting for a do. One that was only held back by a pause was never sent (R17)."""
-    call.do = Do.WAITING if call.held else do
+    """Stop waiting for a do. One whose first attempt a pause holds back was never sent (R17)."""
+    call.do = do if call.has_left else Do.WAITING
     settle(turn, visit, call)
 
 
@@ -59,7 +59,7 @@ def want_undone(visit: Visit, calls: Iterable[Call]) -> None:
 
 def can_be_left(turn: Turn, visit: Visit, call: Call) -> bool:
     """Whether a call in doubt may be passed by: it is harmless, may stand, or can be undone first (R21)."""
-    if call.kind in (CallKind.QUERY, CallKind.EVENT) or call.do is not Do.ASKED or call.held:
+    if call.kind in (CallKind.QUERY, CallKind.EVENT) or call.do is not Do.ASKED or not call.has_left:
         return True
     step = turn.step_of(visit)
     return call.undo_kind is not None or step.may_stand or (step.compensate is not None and not step.past_pivot)

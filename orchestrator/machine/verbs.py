@@ -15,6 +15,7 @@ from .events import receive
 from .exchange import label, policy, settle
 from .instance import Call, CallKind, Do, Status, Undo, Visit, VisitState
 from .replies import answer_yes, retry
+from .timers import disarm
 from .turn import Turn
 from .unwinding import UNANSWERED, undone, unwind
 from .visits import PAST_PIVOT, finish
@@ -81,7 +82,8 @@ def _resume(turn: Turn, request: Request) -> None:
         _timers_afresh(turn, visit)
     held, instance.held = instance.held, []
     for row in held:
-        turn.send(row)
+        time_s = None if row.deadline is None else row.deadline - row.envelope.time
+        turn.send(row if time_s is None else msgspec.structs.replace(row, deadline=turn.now + time_s))
 
 
 def _timers_afresh(turn: Turn, visit: Visit) -> None:
@@ -139,9 +141,9 @@ def _by_hand(turn: Turn, request: Request, undo: Undo, settle_visit: Callable[[T
 def _skip_visit(turn: Turn, visit: Visit, request: Request) -> None:
     for call in _elements(visit, request):
         if call.do in (Do.ASKED, Do.WAITING) or call.parked:
-            sent = call.do is not Do.WAITING and not call.held
+            has_left = call.has_left
             settle(turn, visit, call)
-            if not request.undo or not sent:
+            if not request.undo or not has_left:
                 call.undo = call.undo_kind = None
             if call.do is not Do.YES:
                 call.do = Do.SKIPPED
@@ -202,9 +204,10 @@ def _drop(turn: Turn, request: Request) -> None:
     if instance.bug is None:
         turn.refuse("it is not parked over a message")
         return
-    turn.discard(
-        instance.bug.message, f"dropped by {turn.message.user or 'an operator'}: {request.why}", instance.bug.error
-    )
+    why = f"dropped by {turn.message.user or 'an operator'}: {request.why}"
+    turn.discard(instance.bug.message, why, instance.bug.error)
+    if instance.bug.message.kind is Kind.TIMER:
+        disarm(turn, instance.bug.message, f"its timer was {why}")
     instance.bug = None
     if not instance.starter:
         instance.why = "its starting message was dropped"

@@ -20,6 +20,7 @@ from . import protocol
 from .protocol import Answer, Ask, Problem
 
 MAX_CLIENTS = 64
+LOOK_S = 2.0  # how often it looks whether its socket is still there
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +54,24 @@ class Control:
 
                 server = await asyncio.start_unix_server(connected, sock=listener, limit=protocol.MAX_ASK)
                 task_status.started()
-                await self._stopping.wait()
+                while await self._is_missing():
+                    server.close()
+                    listener = self._bound()
+                    logger.warning("the socket was gone and is made again", extra={"path": str(self._path)})
+                    server = await asyncio.start_unix_server(connected, sock=listener, limit=protocol.MAX_ASK)
                 server.close()
         finally:
             listener.close()
             self._path.unlink(missing_ok=True)
             self.ended.set()
+
+    async def _is_missing(self) -> bool:
+        """Wait until somebody has removed the socket (true), or the daemon stops (false)."""
+        while os.path.lexists(self._path):
+            with anyio.move_on_after(LOOK_S):
+                await self._stopping.wait()
+                return False
+        return not self._stopping.is_set()
 
     def stop(self) -> None:
         """Take no more clients and read no more asks; what was read is still answered."""

@@ -56,11 +56,14 @@ def last_line(text: str) -> str:
     return text.strip().rsplit("\n", 1)[-1]
 
 
+LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
+
 def rfc3339(at: float | None) -> str:
-    """Seconds since 1970 as RFC 3339 UTC in milliseconds, or an empty text for None."""
+    """Seconds since 1970 as RFC 3339 UTC in milliseconds, or an empty text for None; the year 9999 for what is beyond."""
     if at is None:
         return ""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(min(at, LAST_MOMENT), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def span(seconds: float) -> str:

@@ -436,6 +436,8 @@ _UNDO_STATES = {
 
 def _call_state(visit: Visit, call: Call) -> tuple[StepState, bool]:
     """The state, and whether it is about the undo."""
+    if call.parked:
+        return StepState.PARKED, call.unwinding is Undo.ASKED
     if call.unwinding is Undo.ASKED:
         return _exchange_state(call), True
     if call.unwinding in _UNDO_STATES:
@@ -448,8 +450,6 @@ def _call_state(visit: Visit, call: Call) -> tuple[StepState, bool]:
 
 
 def _exchange_state(call: Call) -> StepState:
-    if call.parked:
-        return StepState.PARKED
     if call.held:
         return StepState.HELD
     return StepState.ASKED if call.retry_at is None else StepState.BACKING_OFF

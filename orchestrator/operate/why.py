@@ -178,7 +178,8 @@ def _moved_by(it: DetailView, now: datetime) -> str:
     if it.bug is not None:
         return "Mend the code and start the daemon anew, then retry hands the message over again; drop gives it up."
     if it.parked is not None:
-        return "What is parked only a person moves: with retry, done or skip."
+        verbs = "retry, done or skip" if any(step.can_be_retried for step in it.steps) else "done or skip"
+        return f"What is parked only a person moves: with {verbs}."
     if it.paused:
         return "Resume lets it go on."
     if any(step.state is StepState.WAITING for step in it.steps):

@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+from .texts import of_error
+
 
 class OutOfTime(Exception):
     """The function did not return in the time it had."""
@@ -49,7 +51,11 @@ class Functions:
             except BaseExceptionGroup as error:
                 if isinstance(error, ExceptionGroup) or _is_cancelled():
                     raise
-                raise Misbehaved(repr(error)) from error
+                raise Misbehaved(of_error(error)) from error
+            except (Exception, KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
+                raise Misbehaved(of_error(error)) from error
         raise OutOfTime
 
     async def _in_thread(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

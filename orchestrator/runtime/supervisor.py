@@ -244,6 +244,7 @@ def _with_settlement(transition: Transition, mail: Mail) -> Transition:
         return transition
     return replace(
         transition,
+        seen=() if mail.waiting_remove else transition.seen,  # it was seen when it went to the waiting room
         remove=(*transition.remove, *mail.remove),
         waiting_remove=(*transition.waiting_remove, *mail.waiting_remove),
         dead_remove=(*transition.dead_remove, *mail.dead_remove),

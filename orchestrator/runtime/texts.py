@@ -16,5 +16,8 @@ def plain(text: str) -> str:
 
 def of_error(error: BaseException) -> str:
     """An exception in one line: its class and what it says."""
-    said = str(error)
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 users' code too, and it must not stop the engine
+        said = "its text cannot be made"
     return plain(f"{type(error).__name__}: {said}" if said else type(error).__name__)

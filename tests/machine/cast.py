@@ -451,3 +451,54 @@ class Referenced(Saga, key="order", starts=Placed):
 
     @approval.on(key="reference")
     def approved(self, event: Approved) -> None: ...
+
+
+class Cash(Saga, key="order", starts=Placed):
+    """A refused card is passed by: cash on delivery, over the pivot."""
+
+    order: str
+
+    @step
+    def reserve(self) -> Reserve:
+        return Reserve(self.order)
+
+    @reserve.compensate
+    def release(self) -> Release:
+        return Release(self.order)
+
+    @step(pivot=True, retry=FAST)
+    def charge(self) -> Charge:
+        return Charge(self.order)
+
+    @charge.compensate
+    def refund(self) -> Refund:
+        return Refund(self.order)
+
+    @charge.refused
+    def declined(self, refusal: Declined) -> Goto:
+        return Goto(self.ship)
+
+    @step
+    def ship(self) -> Ship:
+        return Ship(self.order)
+
+    @step(retry=FAST)
+    def rush(self) -> Rush:
+        return Rush(self.order)
+
+
+class LateBug(Saga, key="order", starts=Placed):
+    """What it does when it waited too long raises; a wait in whole seconds."""
+
+    order: str
+
+    @step
+    def approval(self) -> Wait:
+        return Wait(60)
+
+    @approval.on
+    def approved(self, event: Approved) -> None: ...
+
+    @approval.late
+    def overdue(self) -> Goto | Compensate:
+        raise ExceptionGroup("several", [ValueError("too late")])

@@ -43,6 +43,8 @@ SAGAS = [
     cast.Monthly,
     cast.Buggy,
     cast.Again,
+    cast.Cash,
+    cast.LateBug,
 ]
 EVENTS = [
     cast.Approved("1"),
@@ -153,11 +155,8 @@ class World:
                 continue
             for call in visit.calls:
                 assert call.unwinding in (Undo.DONE, Undo.STANDING, Undo.NOTHING)
-                if (
-                    call.undo_kind is CallKind.COMMAND
-                    and call.unwinding is Undo.DONE
-                    and visit.step not in self.seen_to
-                ):
+                reversible = self.definition.steps[visit.step].compensate is not None
+                if reversible and call.unwinding is not Undo.STANDING and visit.step not in self.seen_to:
                     key = instance.command_id(visit, call)
                     assert self.effects.get(key) != "done", f"{key} remains done"
 

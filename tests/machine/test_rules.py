@@ -33,6 +33,7 @@ from .cast import (
     Branches,
     Buggy,
     Cancelled,
+    Cash,
     Charge,
     Charged,
     Choosy,
@@ -41,6 +42,7 @@ from .cast import (
     DiskWanted,
     FanOut,
     Hurry,
+    LateBug,
     Linear,
     Look,
     Machine,
@@ -279,6 +281,13 @@ def test_r9_a_round_closes_and_a_goto_opens_the_next() -> None:
     t.expect(Release("1", "1")).done().ends("compensated")
 
 
+def test_r9_a_goto_over_the_pivot_passes_it() -> None:
+    """R9, R21"""
+    t = begun(Cash).expect(Reserve("1")).answer(Reserved()).expect(Charge("1")).answer(Declined())
+    t.expect(Ship("1")).answer(Shipped()).expect(Rush("1")).answer(Declined())
+    assert t.status == "running" and "the pivot is passed" in t.parked
+
+
 def test_r10_no_answer_in_time_is_a_failure_and_retried() -> None:
     """R10, R19"""
     t = charging().wait(10)
@@ -352,6 +361,13 @@ def test_r13_a_finished_key_starts_again_only_if_the_saga_says_so() -> None:
     assert begun(Buggy).answer(Reserved()).tell(Approved("1")).tell(Placed("1")).last.outcome is Outcome.DUPLICATE
 
 
+def test_r13_a_restartable_saga_remembers_the_events_of_earlier_runs() -> None:
+    """R1, R13: the store's inbox of a run goes with the run, so such events are kept in the lasting one"""
+    t = begun(Again)
+    assert t.last.seen == (("Again/1", "told-1"),)
+    assert begun(Buggy).last.seen == ()
+
+
 def test_r14_what_comes_after_the_end_is_late() -> None:
     """R14"""
     t = begun(Buggy).answer(Reserved()).tell(Approved("1")).tell(Approved("1"))
@@ -381,6 +397,22 @@ def test_r15_a_retry_replays_the_message(monkeypatch: pytest.MonkeyPatch) -> Non
     finally:
         object.__setattr__(handler, "function", Buggy.reserved)
     assert t.status == "completed"
+
+
+def test_r15_a_dropped_timer_parks_what_waited_for_it() -> None:
+    """R15, I9"""
+    t = begun(LateBug).wait(60)
+    assert t.parked == "ValueError: too late"
+    t.verb("drop", why="known")
+    assert "its timer was dropped" in t.parked
+    assert t.tell(Approved("1")).status == "completed"
+
+
+def test_i2_a_wait_in_whole_seconds_folds_to_the_same_bytes() -> None:
+    """I2"""
+    t = begun(LateBug)
+    stored = msgspec.json.decode(msgspec.json.encode(t.instance), type=Instance)
+    assert msgspec.json.encode(stored) == msgspec.json.encode(t.instance)
 
 
 def test_r15_a_retry_that_raises_again_stays_parked_and_is_refused() -> None:
@@ -458,6 +490,19 @@ def test_r17_a_cancel_while_paused_acts_and_holds_its_undos() -> None:
     t = begun().expect(Reserve("1")).verb("pause").answer(Reserved("r9")).cancel("no").expect_nothing()
     assert t.status == "compensating"
     t.verb("resume").expect(Release("1", reservation="r9")).expect_nothing().done().ends("compensated")
+
+
+def test_r17_a_retry_that_a_pause_holds_leaves_the_earlier_attempt_in_doubt() -> None:
+    """R6, R17"""
+    t = charging().fail(once=True).verb("pause").verb("retry").cancel("no").verb("resume")
+    t.expect(Refund("1")).done().expect(Release("1", reservation="r9")).done().ends("compensated")
+
+
+def test_r17_what_a_pause_held_has_its_whole_time_after_it() -> None:
+    """R10, R17"""
+    t = begun().verb("pause").answer(Reserved()).wait(100).verb("resume")
+    row = t.last.put[0]
+    assert (row.envelope.type, row.deadline) == ("Charge", t.now + 10)
 
 
 def test_r17_a_skipped_step_stays_in_the_plan_of_undo() -> None:

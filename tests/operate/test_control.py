@@ -115,6 +115,18 @@ async def test_a_ping_is_answered(tmp_path: Path) -> None:
     assert client.ping(store) is None
 
 
+async def test_a_socket_that_somebody_removes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "LOOK_S", 0.01)
+    store = tmp_path / "shop.db"
+    async with serving(store):
+        socket_beside(store).unlink()
+        with anyio.fail_after(5):
+            while not socket_beside(store).exists():
+                await checkpoint()
+        assert stat.S_IMODE(socket_beside(store).stat().st_mode) == 0o600
+        assert await to_thread.run_sync(ask_all, store, Ping()) == [PONG]
+
+
 async def test_answers_come_in_the_order_of_the_asks(tmp_path: Path) -> None:
     who = control.user_name(os.geteuid())
     count = 3 * protocol.PREFETCH

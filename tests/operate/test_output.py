@@ -54,6 +54,7 @@ def test_bash_reads_a_shell_word_back(text: str) -> None:
 def test_moments_are_rfc3339_in_utc() -> None:
     assert rfc3339(0.5) == "1970-01-01T00:00:00.500Z"
     assert rfc3339(None) == ""
+    assert rfc3339(1e15) == "9999-12-31T23:59:59.000Z"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from orchestrator.operate.graph import Form, draw
 from orchestrator.operate.view import DetailView, StepState
 from orchestrator.operate.why import remedies, waits_for, why
 from orchestrator.saga import definition_of
-from orchestrator.testing import Dialogue
+from orchestrator.testing import Dialogue, drive
 from orchestrator.wire import DeadLetter, Envelope, Kind
 
+from ..machine.cast import Charged, Declined, NoWayBack, Placed, Reserved
 from . import shop
 
 ORDER = definition_of(shop.Order)
@@ -291,3 +292,12 @@ def test_svg_is_xml_with_every_step_inside_it() -> None:
     for box in root.findall(f"{space}rect")[1:]:
         assert 0 <= float(box.attrib["x"]) <= width - float(box.attrib["width"])
         assert 0 <= float(box.attrib["y"]) <= height - float(box.attrib["height"])
+
+
+def test_a_refusal_past_the_pivot_is_shown_parked_with_the_ways_out() -> None:
+    dialogue = drive(NoWayBack, Placed("1")).answer(Reserved()).answer(Charged()).answer(Declined())
+    assert dialogue.instance is not None
+    seen = view.detail(dialogue.instance, None)
+    assert [step.state for step in seen.steps if step.step == "rush"] == [StepState.PARKED]
+    text = why(seen, view.moment(dialogue.now))
+    assert "rush" in text and "Declined" in text and "retry, done or skip" in text

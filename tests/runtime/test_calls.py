@@ -93,6 +93,15 @@ async def test_fatal_is_not_tried_again() -> None:
     assert world.names("1") == ["ReserveStock 1", "ReleaseStock 1"]
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise TypeError("no text")
+
+
+class OwnBaseException(BaseException):
+    pass
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
@@ -102,6 +111,8 @@ async def test_fatal_is_not_tried_again() -> None:
         (asyncio.CancelledError(), "cancelled"),
         (BaseExceptionGroup("two", [SystemExit(1), ValueError("x")]), "two"),
         (ValueError("a lone \ud800 and a \0"), "\\ud800"),
+        (Unspeakable(), "its text cannot be made"),
+        (OwnBaseException("mine"), "mine"),
         (lambda _: StockReserved("\ud800"), "cannot be stored"),
     ],
 )

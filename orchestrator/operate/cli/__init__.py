@@ -179,6 +179,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "history": Entry(f"{_HERE}.reading", "history", "The transitions of an instance."),
         "watch": Entry(f"{_HERE}.reading", "watch", "Changes as they come; one instance until its end."),
         "graph": Entry(f"{_HERE}.reading", "graph", "A saga's steps as mermaid, dot or svg."),
+        "check": Entry(f"{_HERE}.checking", "check", "Every order of events, through the sagas of an app."),
     },
     "Act": {
         "retry": Entry(f"{_HERE}.acting", "retry", "Try a parked or waiting step again now."),

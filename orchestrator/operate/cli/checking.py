@@ -1,0 +1,67 @@
+"""`check`: the exhaustive checker over the sagas of an app."""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+
+from ...checking import MAX_SECONDS, MAX_STATES, Report, check as check_saga
+from ...errors import NotFound
+from . import Exit
+from .options import common_options
+from .session import Session, with_session
+
+
+@click.command
+@click.argument("words", nargs=-1, metavar="[APP] [SAGA]")
+@click.option("--max-states", type=click.IntRange(1), default=MAX_STATES, show_default=True, help="Of one saga.")
+@click.option("--max-seconds", type=click.FloatRange(0), default=MAX_SECONDS, show_default=True, help="For one saga.")
+@common_options
+@with_session
+def check(session: Session, words: tuple[str, ...], max_states: int, max_seconds: float) -> None:
+    """Run sagas of an app (all, or one) through every order of replies, failures, timeouts, events and cancels.
+
+    Nothing is opened or sent: participants are played. Exit code 1 if anything is wrong, with the shortest way there as
+    a dialogue and as a test, or if a bound was reached before everything was seen.
+
+    \b
+    JSON: items (saga, ok, states, transitions, seconds, functions, missing, ends, reached, violations: what, dialogue,
+    test, details, moves; lints, parked, without_tombstone, cut, scope).
+    """
+    saga = _chosen(session, words)
+    definitions = session.app.sagas
+    if saga and saga not in definitions:
+        raise NotFound(f"app {session.app.name!r} has no saga {saga}; it has {', '.join(definitions)}")
+    reports: list[Report] = []
+    for name, definition in definitions.items():
+        if saga in ("", name):
+            report = check_saga(definition.cls, max_states=max_states, max_seconds=max_seconds, strict=False)
+            reports.append(report)
+            if not session.output.as_json:
+                _print(session, report)
+    if session.output.as_json:
+        session.output.json({"items": [{"ok": it.ok, **msgspec.structs.asdict(it)} for it in reports]})
+    if not all(report.ok for report in reports):
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _chosen(session: Session, words: tuple[str, ...]) -> str:
+    """The saga's name, or empty for all; a word that looks like an app becomes the session's."""
+    rest = list(words)
+    if rest and (len(rest) > 1 or _is_app(rest[0]) or not session.settings.app):
+        session.given.app = rest.pop(0)
+        del session.configured
+    if len(rest) > 1:
+        raise click.UsageError("give at most an app and one of its sagas")
+    return rest[0] if rest else ""
+
+
+def _is_app(word: str) -> bool:
+    return ":" in word or word.endswith(".py") or os.sep in word
+
+
+def _print(session: Session, report: Report) -> None:
+    for line in str(report).splitlines():
+        session.output.line(line)
