@@ -33,6 +33,7 @@ from orchestrator import (
     Command,
     Compensate,
     Event,
+    Fatal,
     Find,
     Goto,
     Saga,
@@ -319,9 +320,11 @@ async def pay_out(command: PayOut, call: Call[sqlite3.Connection]) -> PaidOut:
     async with call.once(call.resources) as first:
         if not first:
             return first.answer
-        paid = "UPDATE funds SET state = 'paid' WHERE application_id = ? RETURNING amount"
-        (amount,) = call.resources.execute(paid, [command.application_id]).fetchone()
-        return first.answers(PaidOut(amount))
+        pay = "UPDATE funds SET state = 'paid' WHERE application_id = ? AND state = 'reserved' RETURNING amount"
+        paid = call.resources.execute(pay, [command.application_id]).fetchone()
+        if paid is None:
+            raise Fatal(f"nothing is reserved for {command.application_id}")
+        return first.answers(PaidOut(paid[0]))
 
 
 app = App(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..checking import Report, Violation, check
 from ..lazy import load_when_used
 
 if TYPE_CHECKING:
@@ -21,4 +22,14 @@ if not TYPE_CHECKING:
         },
     )
 
-__all__ = ["BusConformance", "Dialogue", "ParticipantContract", "StoreConformance", "Unwind", "drive"]
+__all__ = [
+    "BusConformance",
+    "Dialogue",
+    "ParticipantContract",
+    "Report",
+    "StoreConformance",
+    "Unwind",
+    "Violation",
+    "check",
+    "drive",
+]

@@ -50,6 +50,7 @@ class Dialogue:
         self.published: list[Event] = []
         self._ids = count(1)
         self._open: dict[str, Outgoing] = {}
+        self._ever: dict[str, Outgoing] = {}  # every command sent, its latest attempt
         self._unmet: list[Outgoing] = []
         self._asked: Outgoing | None = None
         self._key = key or str(getattr(event, definition.key))
@@ -109,6 +110,13 @@ class Dialogue:
         """
         row = self._row_for(said[:-1])
         return self._reply(row, said[-1], row.envelope.attempt == 1 if clean is None else clean)
+
+    def late(self, command: Command[Any, Any] | Child[Any] | Unwind, reply: Any, *, clean: bool = False) -> Self:
+        """An answer comes to a command that is not open any more: its attempt is over, or nobody waits for it (R4)."""
+        for row in reversed(self._ever.values()):
+            if self._shown(row) == command:
+                return self._reply(row, reply, clean)
+        return self._complain(f"to answer {command!r}", "actual    it was never sent")
 
     def done(self) -> Self:
         """Answer the command expected last with the built-in Done."""
@@ -199,7 +207,7 @@ class Dialogue:
         if row.route is Route.EVENT:
             self.published.append(self._shown(row))
         elif row.envelope.kind in (Kind.COMMAND, Kind.START, Kind.UNWIND):
-            self._open[row.name] = row
+            self._open[row.name] = self._ever[row.name] = row
         else:
             return  # an answer to a parent
         self._unmet = [other for other in self._unmet if other.name != row.name]
