@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from math import inf, isfinite
 from functools import partial
+from math import inf, isfinite
 from types import EllipsisType
 from typing import Any, Generic, Protocol, overload
 

@@ -67,11 +67,14 @@ class Control:
 
     async def _is_missing(self) -> bool:
         """Wait until somebody has removed the socket (true), or the daemon stops (false)."""
-        while os.path.lexists(self._path):
+        while self._is_there():
             with anyio.move_on_after(LOOK_S):
                 await self._stopping.wait()
                 return False
         return not self._stopping.is_set()
+
+    def _is_there(self) -> bool:
+        return os.path.lexists(self._path)
 
     def stop(self) -> None:
         """Take no more clients and read no more asks; what was read is still answered."""

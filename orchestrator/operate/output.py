@@ -51,16 +51,11 @@ def shell_word(text: str) -> str:
     return "$'" + escape(quoted) + "'"
 
 
-def last_line(text: str) -> str:
-    """The last line of a traceback: what was raised."""
-    return text.strip().rsplit("\n", 1)[-1]
-
-
 LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 def rfc3339(at: float | None) -> str:
-    """Seconds since 1970 as RFC 3339 UTC in milliseconds, or an empty text for None; the year 9999 for what is beyond."""
+    """Seconds since 1970 as RFC 3339 UTC in milliseconds, the year 9999 for what is beyond; None: an empty text."""
     if at is None:
         return ""
     return datetime.fromtimestamp(min(at, LAST_MOMENT), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

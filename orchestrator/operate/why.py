@@ -8,8 +8,8 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from ..machine.instance import Status
-from .output import last_line, moment_words, relative, shell_word, span
+from ..machine.instance import Status, headline
+from .output import moment_words, relative, shell_word, span
 from .view import DetailView, StepState, StepView, UndoView
 
 ALIKE_SHOWN = 3  # of a step's commands that stand alike; the others are counted
@@ -91,7 +91,7 @@ def _waits(it: DetailView, now: datetime) -> Iterator[str]:
     if it.status.is_end:
         return
     if it.bug is not None:
-        last = last_line(it.bug.traceback)
+        last = headline(it.bug.traceback)
         behind = f"; {_count(it.queued, 'message')} stand behind it" if it.queued else ""
         yield f"the saga's own code failed on {it.bug.type} ({it.bug.id}): {last}{behind}"
     if it.paused:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import click
 import msgspec
 
-from ...checking import MAX_SECONDS, MAX_STATES, Report, check as check_saga
+from ...checking import MAX_SECONDS, MAX_STATES, VISITS, Report
+from ...checking import check as check_saga
 from ...errors import NotFound
 from . import Exit
 from .options import common_options
@@ -18,9 +20,12 @@ from .session import Session, with_session
 @click.argument("words", nargs=-1, metavar="[APP] [SAGA]")
 @click.option("--max-states", type=click.IntRange(1), default=MAX_STATES, show_default=True, help="Of one saga.")
 @click.option("--max-seconds", type=click.FloatRange(0), default=MAX_SECONDS, show_default=True, help="For one saga.")
+@click.option(
+    "--visits", type=click.IntRange(1), default=VISITS, show_default=True, help="How often a loop is followed."
+)
 @common_options
 @with_session
-def check(session: Session, words: tuple[str, ...], max_states: int, max_seconds: float) -> None:
+def check(session: Session, words: tuple[str, ...], max_states: int, max_seconds: float, visits: int) -> None:
     """Run sagas of an app (all, or one) through every order of replies, failures, timeouts, events and cancels.
 
     Nothing is opened or sent: participants are played. Exit code 1 if anything is wrong, with the shortest way there as
@@ -28,16 +33,18 @@ def check(session: Session, words: tuple[str, ...], max_states: int, max_seconds
 
     \b
     JSON: items (saga, ok, states, transitions, seconds, functions, missing, ends, reached, violations: what, dialogue,
-    test, details, moves; lints, parked, without_tombstone, cut, scope).
+    test, details, moves; perhaps, lints, parked, without_tombstone, cut, scope).
     """
-    saga = _chosen(session, words)
+    session, saga = _chosen(session, words)
     definitions = session.app.sagas
     if saga and saga not in definitions:
         raise NotFound(f"app {session.app.name!r} has no saga {saga}; it has {', '.join(definitions)}")
     reports: list[Report] = []
     for name, definition in definitions.items():
         if saga in ("", name):
-            report = check_saga(definition.cls, max_states=max_states, max_seconds=max_seconds, strict=False)
+            report = check_saga(
+                definition.cls, max_states=max_states, max_seconds=max_seconds, visits=visits, strict=False
+            )
             reports.append(report)
             if not session.output.as_json:
                 _print(session, report)
@@ -47,15 +54,13 @@ def check(session: Session, words: tuple[str, ...], max_states: int, max_seconds
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _chosen(session: Session, words: tuple[str, ...]) -> str:
-    """The saga's name, or empty for all; a word that looks like an app becomes the session's."""
-    rest = list(words)
-    if rest and (len(rest) > 1 or _is_app(rest[0]) or not session.settings.app):
-        session.given.app = rest.pop(0)
-        del session.configured
-    if len(rest) > 1:
+def _chosen(session: Session, words: tuple[str, ...]) -> tuple[Session, str]:
+    """The session of the app that was meant, and a saga's name, or empty for all."""
+    if len(words) > 2:
         raise click.UsageError("give at most an app and one of its sagas")
-    return rest[0] if rest else ""
+    if words and (len(words) == 2 or _is_app(words[0]) or not session.settings.app):
+        session, words = Session(replace(session.given, app=words[0])), words[1:]
+    return session, words[0] if words else ""
 
 
 def _is_app(word: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ...machine.instance import Status
+from ...machine.instance import Status, headline
 from ..output import (
     BOLD,
     Cell,
@@ -18,7 +18,6 @@ from ..output import (
     columns,
     escape,
     fit,
-    last_line,
     moment_cell,
     moment_words,
     relative,
@@ -123,7 +122,7 @@ def dead_row(it: DeadView, now: datetime) -> list[Cell]:
         Cell(message.type if message is not None else "not decoded"),
         Cell(target),
         Cell(it.reason),
-        Cell(last_line(it.error), it.error),
+        Cell(headline(it.error), it.error),
     ]
 
 

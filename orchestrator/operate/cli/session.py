@@ -15,10 +15,11 @@ import click
 
 from ...config import Settings, load_settings
 from ...errors import AppError, NotFound, OrchestratorError
+from ...machine.instance import headline
 from ...ports import Counts, Store
 from ...urls import open_store
 from ...wire import Address
-from ..output import Output, last_line, shell_word
+from ..output import Output, shell_word
 from ..view import moment
 from .options import Given
 
@@ -68,7 +69,7 @@ class Session:
         try:
             return self.app.sagas.get(saga)
         except OrchestratorError as error:
-            self.output.note(f"without the app's classes: {last_line(str(error))}")
+            self.output.note(f"without the app's classes: {headline(str(error))}")
             return None
 
     def reading(self) -> Store:
