@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"ports"},
     {"app", "config", "edge", "urls"},
     {"runtime", "memory"},
-    {"testing"},
+    {"checking", "testing"},
     {"operate"},
 ]
 ALLOWED_TOP = {"pyproject.toml", "orchestrator", "sagas", "adapters", "tests", "README.md"} | {

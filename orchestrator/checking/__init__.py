@@ -1,0 +1,9 @@
+"""The exhaustive checker of a saga: the real machine and the user's handlers over every order of what can happen."""
+
+from __future__ import annotations
+
+from .check import MAX_SECONDS, MAX_STATES, VISITS, check
+from .report import Report
+from .trace import Violation
+
+__all__ = ["MAX_SECONDS", "MAX_STATES", "VISITS", "Report", "Violation", "check"]
