@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import orchestrator
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,8 +120,6 @@ def test_the_machine_has_no_await_clock_or_chance() -> None:
 
 
 def test_examples_import_only_the_library_and_the_standard_library() -> None:
-    import sys
-
     for path in sorted((ROOT / "sagas").glob("*.py")):
         for line, name, _ in imported(path):
             assert name.split(".")[0] in {"orchestrator", *sys.stdlib_module_names}, f"{path.name}:{line} {name}"
@@ -136,23 +139,26 @@ def test_no_pickle_eval_or_yaml() -> None:
 def test_the_top_level_holds_what_it_may() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
-    import subprocess
-
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split("/")[0] for line in tracked.splitlines()} <= ALLOWED_TOP
 
 
-def test_every_public_name_has_a_docstring() -> None:
-    import inspect
-
-    import orchestrator
-
-    bare = [
-        name
-        for name in orchestrator.__all__
-        if (inspect.isclass(value := getattr(orchestrator, name)) or inspect.isroutine(value)) and not value.__doc__
-    ]
+def test_every_public_name_and_method_has_a_docstring() -> None:
+    bare: list[str] = []
+    for name in orchestrator.__all__:
+        value = getattr(orchestrator, name)
+        if not (inspect.isclass(value) or inspect.isroutine(value)):
+            continue
+        members = {name: value} | {f"{name}.{key}": member for key, member in _methods(value)}
+        bare += [path for path, member in members.items() if not member.__doc__]
     assert bare == []
+
+
+def _methods(cls: object) -> Iterator[tuple[str, object]]:
+    for key, member in vars(cls).items() if inspect.isclass(cls) else ():
+        function = getattr(member, "__func__", getattr(member, "fget", member))
+        if inspect.isfunction(function) and not key.startswith("_"):
+            yield key, function
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
