@@ -13,6 +13,7 @@ from .machine.instance import Instance, Status
 from .machine.transition import Entry, Transition
 from .wire import Address, DeadLetter, Envelope, Outgoing
 
+MAX_ROW_ID = 2**63 - 1  # of a dead letter, a row of the waiting room or of the outbox
 MAX_PAGE = 500
 
 
@@ -142,7 +143,9 @@ class Store(Protocol):
         ...
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance is open, oldest first: a crash came before their delivery."""
+        """Rows of the waiting room whose instance is open, or ended after they came, oldest first: a crash came before
+        their delivery.
+        """
         ...
 
     async def prune(self, now: float, ended_before: float) -> int:

@@ -1,5 +1,7 @@
 """The SQLite store when the disk does not play along: what is raised, what is kept, what goes on afterwards."""
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +10,9 @@ import pytest
 from msgspec import Raw
 
 from orchestrator.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
-from orchestrator.testing.conformance import after, going, made, moved, stored
+from orchestrator.machine.transition import Transition
+from orchestrator.testing.conformance import NOW, after, early, event, going, made, moved, put, stored
+from orchestrator.wire import DeadLetter
 from orchestrator_adapters.sqlite import SQLiteStore, errors
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +141,7 @@ async def test_a_flipped_bit_in_an_instance_is_noticed(tmp_path: Path) -> None:
         await stored(store, moved(made(state=Raw(b'{"total":"100.00"}'))))
     damage(path, b'"100.00"', b'"900.00"')
     async with SQLiteStore(path, read_only=True) as store:
-        assert await store.integrity() == ()  # SQLite itself does not notice
+        assert await store.integrity() == ("instance 1 is not what was written",)  # SQLite itself does not notice
         with pytest.raises(StoreCorrupt, match="restore a backup"):
             await store.load([made().address])
 
@@ -150,6 +154,53 @@ async def test_a_flipped_bit_in_the_history_is_noticed(tmp_path: Path) -> None:
     async with SQLiteStore(path, read_only=True) as store:
         with pytest.raises(StoreCorrupt, match="restore a backup"):
             await store.history(made().address)
+
+
+async def test_a_flipped_bit_in_what_waits_to_go_or_to_be_seen_to_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    letter = DeadLetter(NOW, "nobody wants it", event("dead"))
+    async with SQLiteStore(path) as store:
+        await stored(store, put(going("command")), early("early"), Transition(at=NOW, dead=(letter,)))
+    damage(path, b'"data":{"n":1}', b'"data":{"n":7}')
+    async with SQLiteStore(path, read_only=True) as store:
+        for read in (store.due(NOW, 1), store.waiting(), store.dead_letters()):
+            with pytest.raises(StoreCorrupt, match="restore a backup"):
+                await read
+        assert await store.integrity() == (
+            "outbox row 1 is not what was written",
+            "row of the waiting room 1 is not what was written",
+            "dead letter 1 is not what was written",
+        )
+
+
+async def test_a_flipped_bit_beside_the_message_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with SQLiteStore(path) as store:
+        await stored(store, moved(made(), notes=("charged 100",)))
+    damage(path, b'["charged 100"]', b'["charged 900"]')
+    async with SQLiteStore(path, read_only=True) as store:
+        with pytest.raises(StoreCorrupt, match="restore a backup"):
+            await store.history(made().address)
+        assert await store.integrity() == ("history row 1 is not what was written",)
+
+
+async def test_an_index_that_says_otherwise_than_its_table_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with SQLiteStore(path) as store:
+        await stored(store, put(going("first")))
+    damage(path, b"\x03\x17\x09first", b"\x03\x17\x09fjrst")  # the index: its records begin so
+    async with SQLiteStore(path, read_only=True) as store:
+        assert await store.integrity() != ()
+
+
+async def test_a_schema_that_is_not_text_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with SQLiteStore(path):
+        pass
+    damage(path, b"crc INTEGER NOT", b"crc INTEGE\xd2 NOT")
+    async with SQLiteStore(path, read_only=True) as store:
+        with pytest.raises(StoreCorrupt, match="damaged"):
+            await store.counts(NOW)
 
 
 async def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
@@ -165,3 +216,52 @@ async def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(StoreCorrupt, match="damaged"):
             await store.load([made(f"{part} {n}").address for part in range(5) for n in range(100)])
         assert await store.integrity() != ()
+
+
+async def test_a_log_that_was_left_is_written_again_before_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, left = tmp_path / "shop.db", tmp_path / "left.db"
+    async with SQLiteStore(path) as store:
+        await stored(store, moved(made()))
+        for end in ("", "-wal"):  # as a kill leaves them
+            left.with_name(left.name + end).write_bytes(path.with_name(path.name + end).read_bytes())
+    log = left.with_name(left.name + "-wal")
+    written: list[tuple[int, bytes]] = []
+    synced: list[int] = []
+    pwrite, fsync = os.pwrite, os.fsync
+
+    def writes(descriptor: int, data: bytes, at: int) -> int:
+        written.append((os.fstat(descriptor).st_ino, data))
+        return pwrite(descriptor, data, at)
+
+    def syncs(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "pwrite", writes)
+    monkeypatch.setattr(os, "fsync", syncs)
+    file, directory, content = log.stat().st_ino, tmp_path.stat().st_ino, log.read_bytes()  # noqa: ASYNC240
+    async with SQLiteStore(left) as store:
+        assert await store.load([made().address]) == [made()]
+    assert written == [(file, content)]
+    assert synced == [file, directory]
+
+
+async def test_a_log_that_does_not_reach_the_disk_keeps_the_store_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "shop.db"
+    async with SQLiteStore(path) as store:
+        await stored(store, moved(made()))
+    path.with_name("shop.db-wal").touch()
+
+    def fails(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(StoreUnavailable, match="wal did not reach the disk"):
+            await SQLiteStore(path).__aenter__()
+    async with SQLiteStore(path) as store:
+        assert await store.load([made().address]) == [made()]

@@ -1,5 +1,6 @@
 """The SQLite store under real processes: who may write, and what a kill -9 leaves."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +16,7 @@ from orchestrator.errors import StoreLocked, StoreUnavailable
 from orchestrator.ports import Find
 from orchestrator.testing.conformance import NOW, made, moved, stored
 from orchestrator.wire import Address
-from orchestrator_adapters.sqlite import SQLiteStore
+from orchestrator_adapters.sqlite import SQLiteStore, lock
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +175,14 @@ async def test_a_forked_child_may_not_use_it(tmp_path: Path, monkeypatch: pytest
                 await store.commit([moved(made())])
             with pytest.raises(StoreUnavailable, match="fork"):
                 await store.next_wake()
+
+
+def test_a_holder_that_is_about_to_write_its_id_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its taking the lock and its writing there is a moment, long on a busy machine."""
+    store = tmp_path / "shop.db"
+    place = tmp_path / "shop.db.lock"
+    with place.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=lambda seconds: place.write_text("4711\n")))
+        with pytest.raises(StoreLocked, match="process 4711 "):
+            lock.FileLock(store).acquire()

@@ -21,12 +21,12 @@ def write_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) ->
         connection.execute(_with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
 
 
-def read_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> Iterator[Row]:
+def read_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> list[Row]:
     """The rows that such a query gives."""
+    found: list[Row] = []
     for part in _parts(rows):
-        yield from connection.execute(
-            _with_rows(sql, len(part), len(part[0])), [value for row in part for value in row]
-        )
+        found += connection.execute(_with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
+    return found
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -128,7 +128,7 @@ WAITS = """
     CROSS JOIN waiting ON key = asked.column1 AND saga = asked.column2 AND message_id = asked.column3
 """
 WAITING = """
-    SELECT asked.column1, id, since, until, body
+    SELECT asked.column1, id, since, until, crc, body
     FROM (VALUES *) AS asked CROSS JOIN waiting ON key = asked.column2 AND saga = asked.column3
     ORDER BY id
 """
@@ -268,17 +268,17 @@ def _next_instance_id(connection: sqlite3.Connection) -> int:
 def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) -> None:
     for sql, found in (
         (
-            "INSERT INTO waiting (saga, key, message_id, since, until, body) VALUES *",
+            "INSERT INTO waiting (saga, key, message_id, since, until, crc, body) VALUES *",
             [row for _, row in _for_waiting(good)],
         ),
         ("DELETE FROM waiting WHERE id IN (VALUES *)", [(id,) for one in good for id in one.waiting_remove]),
         ("DELETE FROM outbox WHERE name IN (VALUES *)", [(name,) for one in good for name in one.remove]),
         (
-            "INSERT OR REPLACE INTO outbox (name, due_at, body) VALUES *",
+            "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *",
             [rows.outbox_row(outgoing) for one in good for outgoing in one.put],
         ),
         ("DELETE FROM dead WHERE id IN (VALUES *)", [(id,) for one in good for id in one.dead_remove]),
-        ("INSERT INTO dead (at, body) VALUES *", [rows.dead_row(letter) for one in good for letter in one.dead]),
+        ("INSERT INTO dead (at, crc, body) VALUES *", [rows.dead_row(letter) for one in good for letter in one.dead]),
         (
             "INSERT INTO seen (consumer, message_id, at) VALUES *",
             [(*pair, one.at) for one in good for pair in dict.fromkeys(one.seen)],
@@ -291,6 +291,6 @@ def _waiting(connection: sqlite3.Connection, good: Sequence[tuple[int, Instance 
     """What waited for the new instances, by the place in the wave."""
     asked = [(number, one.key, one.saga) for number, one in good if one is not None and one.version == 1]
     found: dict[int, list[Waiting]] = {}
-    for number, id, since, until, body in read_many(connection, WAITING, asked):
-        found.setdefault(number, []).append(rows.waiting_of(id, since, until, body))
+    for number, *row in read_many(connection, WAITING, asked):
+        found.setdefault(number, []).append(rows.waiting_of(*row))
     return found

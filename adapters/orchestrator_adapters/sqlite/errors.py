@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from orchestrator.errors import BadMessage, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 
 NO_ROOM_BYTES = 64 * 1024
 
@@ -25,6 +25,12 @@ def store_errors(path: Path) -> Generator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(f"no room for {path}: {error.strerror}") from error
         raise StoreUnavailable(f"{path}: {error.strerror or error}") from error
+    except UnicodeEncodeError as error:
+        raise BadMessage(
+            "half a surrogate pair is no character: nothing can be stored under it or found by it"
+        ) from error
+    except UnicodeDecodeError as error:  # in what SQLite says of a damaged schema
+        raise StoreCorrupt(f"{path} is damaged: stop the daemon, keep the file, restore a backup") from error
     except ValueError as error:
         if str(error) in ("Connection closed", "no active connection"):  # aiosqlite's words
             raise StoreUnavailable(f"{path} is not open") from error
@@ -38,7 +44,7 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
         return StoreFull(f"no room for {path}: {error}")
     if name.startswith("SQLITE_NOTADB"):
         return StoreCorrupt(f"{path} is not a SQLite database: give another file with --store, or restore a backup")
-    if name.startswith("SQLITE_CORRUPT"):
+    if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):  # Python's words, without a code
         return StoreCorrupt(f"{path} is damaged ({error}): stop the daemon, keep the file, restore a backup")
     if name.startswith("SQLITE_IOERR") and _is_full(path):  # not every call of SQLite tells ENOSPC apart
         return StoreFull(f"no room for {path}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, StoreLocked, StoreUnavailable
@@ -11,6 +12,7 @@ from orchestrator.errors import ConfigError, StoreLocked, StoreUnavailable
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ncpfs", "fuse.sshfs", "fuse.davfs", "davfs"}
 )
+LOOKS, LOOK_S = 20, 0.01
 
 
 class FileLock:
@@ -35,7 +37,7 @@ class FileLock:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
         except BlockingIOError:
-            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            holder = _holder(descriptor)
             os.close(descriptor)
             by = f"process {holder}" if holder else "another process"
             raise StoreLocked(f"{by} is writing this store already ({self.path})") from None
@@ -51,6 +53,15 @@ class FileLock:
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = None
+
+
+def _holder(descriptor: int) -> str:
+    """The process id in a lock file, or nothing; whoever has just taken the lock is about to write it."""
+    for _ in range(LOOKS):
+        if written := os.pread(descriptor, 20, 0).decode("ascii", "replace").strip():
+            return written
+        time.sleep(LOOK_S)
+    return ""
 
 
 def refuse_network(path: Path) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import product
 
-from orchestrator.errors import BadMessage
+from orchestrator.errors import BadMessage, StoreCorrupt
 from orchestrator.machine.instance import Instance, Status
 from orchestrator.machine.transition import Entry
 from orchestrator.ports import MAX_PAGE, Counts, Due, Find, Page, Standing, Waiting
@@ -29,27 +29,27 @@ def page_size(limit: int) -> int:
 def load(connection: sqlite3.Connection, addresses: Sequence[Address]) -> list[Instance | None]:
     """The instances in the order asked."""
     found: dict[int, Instance] = {}
-    for number, crc, body in read_many(
+    for number, *row in read_many(
         connection,
         """
-        SELECT asked.column1, crc, body
+        SELECT asked.column1, stands_in, crc, body
         FROM (VALUES *) AS asked
         CROSS JOIN instance INDEXED BY instance_address ON key = asked.column2 AND saga = asked.column3
         """,
         [(number, address.key, address.saga) for number, address in enumerate(addresses)],
     ):
-        found[number] = rows.instance_of(crc, body)
+        found[number] = rows.instance_of(*row)
     return [found.get(number) for number in range(len(addresses))]
 
 
 DUE = """
     SELECT * FROM (
-        SELECT position, body FROM outbox INDEXED BY outbox_due
+        SELECT position, crc, body FROM outbox INDEXED BY outbox_due
         WHERE due_at IS NULL AND position > :after ORDER BY position LIMIT :limit
     )
     UNION ALL
     SELECT * FROM (
-        SELECT position, body FROM outbox INDEXED BY outbox_due
+        SELECT position, crc, body FROM outbox INDEXED BY outbox_due
         WHERE due_at <= :now AND position > :after ORDER BY position LIMIT :limit
     )
     ORDER BY position LIMIT :limit
@@ -59,7 +59,7 @@ DUE = """
 def due(connection: sqlite3.Connection, now: float, limit: int, after: int) -> list[Due]:
     """Outbox rows that may go, by position."""
     found = connection.execute(DUE, {"now": now, "limit": limit, "after": after})
-    return [rows.due_of(position, body) for position, body in found]
+    return [rows.due_of(*row) for row in found]
 
 
 NEXT_DUE = "SELECT min(due_at) FROM outbox"
@@ -86,28 +86,28 @@ def wakes(connection: sqlite3.Connection, now: float, limit: int) -> list[Addres
 
 
 WAITING_FOR = """
-    SELECT waiting.id, since, until, waiting.body
+    SELECT waiting.id, since, until, waiting.crc, waiting.body
     FROM waiting
     CROSS JOIN instance INDEXED BY instance_address ON instance.key = waiting.key AND instance.saga = waiting.saga
-    WHERE instance.status IN ('running', 'compensating')
+    WHERE instance.status IN ('running', 'compensating') OR waiting.since < instance.ended_at
     ORDER BY waiting.id LIMIT ?
 """
 
 
 def waiting_for(connection: sqlite3.Connection, limit: int) -> list[Waiting]:
-    """Rows of the waiting room whose instance is open."""
+    """Rows of the waiting room whose instance is open, or ended after they came."""
     return [rows.waiting_of(*row) for row in connection.execute(WAITING_FOR, (limit,))]
 
 
 def waiting(connection: sqlite3.Connection, after: int, limit: int) -> list[Waiting]:
     """The waiting room by id."""
-    sql = "SELECT id, since, until, body FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
+    sql = "SELECT id, since, until, crc, body FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
     return [rows.waiting_of(*row) for row in connection.execute(sql, (after, page_size(limit)))]
 
 
 def dead_letters(connection: sqlite3.Connection, after: int, limit: int) -> list[DeadLetter]:
     """Dead letters by id."""
-    sql = "SELECT id, body FROM dead WHERE id > ? ORDER BY id LIMIT ?"
+    sql = "SELECT id, crc, body FROM dead WHERE id > ? ORDER BY id LIMIT ?"
     return [rows.dead_of(*row) for row in connection.execute(sql, (after, page_size(limit)))]
 
 
@@ -158,10 +158,12 @@ def find(connection: sqlite3.Connection, query: Find) -> Page:
     ids.sort(reverse=True)
     found = read_many(
         connection,
-        "SELECT id, crc, body FROM instance WHERE id IN (VALUES *) ORDER BY id DESC",
+        "SELECT id, stands_in, crc, body FROM instance WHERE id IN (VALUES *) ORDER BY id DESC",
         [(id,) for id in ids[:limit]],
     )
-    bodies = {id: rows.instance_of(crc, body) for id, crc, body in found}
+    bodies = {id: rows.instance_of(*row) for id, *row in found}
+    if len(bodies) < len(ids[:limit]):  # the index has what the table has not
+        raise StoreCorrupt(rows.DAMAGED)
     more = str(ids[limit - 1]) if len(ids) > limit else ""
     return Page(tuple(bodies[id] for id in ids[:limit]), more)
 

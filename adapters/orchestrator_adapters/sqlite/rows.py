@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -17,6 +19,8 @@ from orchestrator.wire import Address, DeadLetter, Envelope, Outgoing
 
 Row: TypeAlias = tuple[Any, ...]
 T = TypeVar("T")
+
+DAMAGED = "a row is not what was written: stop the daemon, keep the file, restore a backup"
 
 _encode = msgspec.json.Encoder().encode
 _instance = msgspec.json.Decoder(Instance)
@@ -37,6 +41,11 @@ def flags(instance: Instance) -> tuple[str, bool, bool, bool, bool]:
     )
 
 
+def seal(body: bytes, *columns: object) -> int:
+    """The checksum of a row: of its body, and of the columns that neither an index nor the body says again."""
+    return zlib.crc32(repr(columns).encode(), zlib.crc32(body))
+
+
 def instance_row(instance: Instance) -> Row:
     """The columns that change with every transition: version, wake_at, updated_at, ended_at, stands_in, crc, body."""
     body = _encode(instance)
@@ -47,7 +56,7 @@ def instance_row(instance: Instance) -> Row:
         instance.updated_at,
         instance.ended_at,
         stands_in,
-        zlib.crc32(body),
+        seal(body, stands_in),
         body,
     )
 
@@ -55,12 +64,13 @@ def instance_row(instance: Instance) -> Row:
 def standing_of(saga: str, stands_in: str, count: int, key: str) -> Standing:
     """A group of instances with the same `stands_in`: the definition's version and the steps, with spaces between."""
     version, *steps = stands_in.split(" ")
-    return Standing(saga, int(version), tuple(steps), count, key)
+    with _damage():
+        return Standing(saga, int(version), tuple(steps), count, key)
 
 
-def instance_of(crc: int, body: bytes) -> Instance:
+def instance_of(stands_in: str, crc: int, body: bytes) -> Instance:
     """Errors: StoreCorrupt, when the bytes are not those that were written."""
-    return _decoded(_instance, crc, body)
+    return _decoded(_instance, crc, body, stands_in)
 
 
 class HistoryCode:
@@ -98,12 +108,16 @@ class HistoryCode:
             )
         )
         notes = _encode(transition.notes).decode() if transition.notes else ""
-        return (version, self.short(message.id), transition.at, str(transition.outcome), notes, zlib.crc32(body), body)
+        columns = (version, self.short(message.id), float(transition.at), str(transition.outcome), notes)
+        return (*columns, seal(body, *columns), body)
 
     def entry(self, row: Row) -> Entry:
         """Errors: StoreCorrupt, when the bytes are not those that were written."""
-        version, message_id, at, outcome, notes, crc, body = row
-        stored = _decoded(_envelope, crc, body)
+        *columns, crc, body = row
+        stored = _decoded(_envelope, crc, body, *columns)
+        version, message_id, at, outcome, notes = columns
+        with _damage():
+            told = Outcome(outcome), _notes.decode(notes) if notes else ()
         message = structs.replace(
             stored,
             id=self.long(message_id),
@@ -112,40 +126,53 @@ class HistoryCode:
             reply_to=self.long(stored.reply_to),
             causation_id=self.long(stored.causation_id),
         )
-        return Entry(version, at, message, Outcome(outcome), _notes.decode(notes) if notes else ())
+        return Entry(version, at, message, *told)
 
 
 def outbox_row(outgoing: Outgoing) -> Row:
-    """name, due_at, body."""
-    return (outgoing.name, outgoing.due_at, _encode(outgoing))
+    """name, due_at, crc, body."""
+    body = _encode(outgoing)
+    return (outgoing.name, outgoing.due_at, seal(body), body)
 
 
-def due_of(position: int, body: bytes) -> Due:
-    """A row of the outbox."""
-    return Due(position, _outgoing.decode(body))
+def due_of(position: int, crc: int, body: bytes) -> Due:
+    """A row of the outbox. Errors: StoreCorrupt."""
+    return Due(position, _decoded(_outgoing, crc, body))
 
 
 def waiting_row(message: Envelope, since: float, until: float) -> Row:
-    """saga, key, message_id, since, until, body."""
-    return (message.saga, message.key, message.id, since, until, _encode(message))
+    """saga, key, message_id, since, until, crc, body."""
+    body = _encode(message)
+    return (message.saga, message.key, message.id, since, until, seal(body, float(since), float(until)), body)
 
 
-def waiting_of(waiting_id: int, since: float, until: float, body: bytes) -> Waiting:
-    """A row of the waiting room."""
-    return Waiting(waiting_id, _envelope.decode(body), since, until)
+def waiting_of(waiting_id: int, since: float, until: float, crc: int, body: bytes) -> Waiting:
+    """A row of the waiting room. Errors: StoreCorrupt."""
+    return Waiting(waiting_id, _decoded(_envelope, crc, body, since, until), since, until)
 
 
 def dead_row(letter: DeadLetter) -> Row:
-    """at, body."""
-    return (letter.at, _encode(structs.replace(letter, id=0)))
+    """at, crc, body."""
+    body = _encode(structs.replace(letter, id=0))
+    return (letter.at, seal(body), body)
 
 
-def dead_of(dead_id: int, body: bytes) -> DeadLetter:
-    """A dead letter under its id."""
-    return structs.replace(_dead_letter.decode(body), id=dead_id)
+def dead_of(dead_id: int, crc: int, body: bytes) -> DeadLetter:
+    """A dead letter under its id. Errors: StoreCorrupt."""
+    return structs.replace(_decoded(_dead_letter, crc, body), id=dead_id)
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], crc: int, body: bytes) -> T:
-    if zlib.crc32(body) != crc:
-        raise StoreCorrupt("a row is not what was written: stop the daemon, keep the file, restore a backup")
-    return decoder.decode(body)
+def _decoded(decoder: msgspec.json.Decoder[T], crc: int, body: object, *columns: object) -> T:
+    if not isinstance(body, bytes) or seal(body, *columns) != crc:  # damage can make it of another type
+        raise StoreCorrupt(DAMAGED)
+    with _damage():
+        return decoder.decode(body)
+
+
+@contextmanager
+def _damage() -> Generator[None]:
+    """What cannot be read was not written by us, or not for this version."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise StoreCorrupt(f"{DAMAGED} ({type(error).__name__})") from error

@@ -72,6 +72,7 @@ SCHEMA_1 = (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL,
         due_at REAL,
+        crc INTEGER NOT NULL,
         body BLOB NOT NULL
     ) STRICT
     """,
@@ -85,12 +86,20 @@ SCHEMA_1 = (
         message_id TEXT NOT NULL,
         since REAL NOT NULL,
         until REAL NOT NULL,
+        crc INTEGER NOT NULL,
         body BLOB NOT NULL
     ) STRICT
     """,
     "CREATE UNIQUE INDEX waiting_message ON waiting (key, saga, message_id)",
     "CREATE INDEX waiting_until ON waiting (until)",
-    "CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL) STRICT",
+    """
+    CREATE TABLE dead (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        crc INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT
+    """,
     "CREATE INDEX dead_at ON dead (at)",
     """
     CREATE TABLE seen (
@@ -107,12 +116,13 @@ SCHEMA_1 = (
 MIGRATIONS: tuple[tuple[str, ...], ...] = (SCHEMA_1,)
 
 
-def connect_writer(path: Path) -> TxConnection:
+def connect_writer(path: Path, factory: type[TxConnection] = TxConnection) -> TxConnection:
     """A connection that may write, to a file that exists (it may be empty), of the newest schema when this returns.
 
+    `factory` makes it, as for sqlite3.connect.
     Errors: StoreCorrupt for a file of another program or a newer version, StoreUnavailable, sqlite3.Error.
     """
-    connection = _connect(path, "mode=rw", TxConnection)
+    connection = _connect(path, "mode=rw", factory)
     try:
         _gate(connection, path)
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]

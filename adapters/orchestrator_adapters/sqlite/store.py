@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 from urllib.parse import unquote
 
 import anyio
@@ -36,6 +36,8 @@ class SQLiteStore:
     `path` is the file, absolute, its symbolic links followed.
     """
 
+    database: ClassVar[type[Database]] = Database  # what runs the transactions; the simulation has one without a thread
+
     @classmethod
     def from_url(cls, url: str, *, read_only: bool = False) -> Self:
         """The store that `sqlite:///relative.db` or `sqlite:////absolute.db` names, not opened. Errors: ConfigError."""
@@ -56,15 +58,15 @@ class SQLiteStore:
         async with AsyncExitStack() as opening:
             with store_errors(self.path):
                 if self.read_only:
-                    immutable = await anyio.to_thread.run_sync(_look, self.path)
+                    immutable = await self._in_thread(_look, self.path)
                     self._connect_reader = partial(connect_reader, self.path, immutable=immutable)
                 else:
                     lock = FileLock(self.path)
                     opening.callback(lock.release)
-                    await anyio.to_thread.run_sync(_claim, self.path, lock)
-                    self._writer = await Database.open(partial(connect_writer, self.path))
+                    await self._in_thread(_claim, self.path, lock)
+                    self._writer = await self.database.open(partial(connect_writer, self.path))
                     opening.push_async_callback(self._writer.close)
-                self._reader = await Database.open(self._connect_reader)
+                self._reader = await self.database.open(self._connect_reader)
                 opening.push_async_callback(self._reader.close)
             self._pid = os.getpid()
             self._lost = ""
@@ -105,7 +107,7 @@ class SQLiteStore:
         return await self._read(reading.next_wake)
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance exists and is open, oldest first."""
+        """Rows of the waiting room whose instance is open, or ended after they came, oldest first."""
         return await self._read(lambda connection: reading.waiting_for(connection, limit))
 
     async def prune(self, now: float, ended_before: float) -> int:
@@ -156,12 +158,12 @@ class SQLiteStore:
     async def backup(self, path: Path) -> None:
         """Copy the store as it is now to a new file that only its owner can read. Errors: ConfigError if it exists."""
         with store_errors(self.path):
-            await anyio.to_thread.run_sync(upkeep.backup, self._connect_reader, path)
+            await self._in_thread(upkeep.backup, self._connect_reader, path)
 
     async def integrity(self) -> tuple[str, ...]:
         """What is wrong with the file, a line each; empty if nothing. Reads all of it."""
         with store_errors(self.path):
-            return await anyio.to_thread.run_sync(upkeep.integrity, self._connect_reader)
+            return await self._in_thread(upkeep.integrity, self._connect_reader)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with store_errors(self.path):
@@ -177,6 +179,9 @@ class SQLiteStore:
                 if is_lost_fsync(error):
                     self._lost = f"the disk did not keep what was written to {self.path} ({error}): start again"
                 raise
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await anyio.to_thread.run_sync(function, *arguments)
 
     def _ours(self, database: Database | None) -> Database:
         if database is None:
@@ -214,6 +219,7 @@ def _claim(path: Path, lock: FileLock) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         _keep_private(path)
+        upkeep.write_again(path.with_name(path.name + "-wal"))
 
 
 def _keep_private(path: Path) -> None:

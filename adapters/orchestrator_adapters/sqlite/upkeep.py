@@ -1,4 +1,4 @@
-"""Housekeeping: forgetting what is old, copying the file, checking it."""
+"""Housekeeping: forgetting what is old, copying the file, checking it, taking it over."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, StoreUnavailable
@@ -13,9 +14,11 @@ from orchestrator.errors import ConfigError, StoreUnavailable
 from . import rows
 from .bulk import write_many
 from .errors import store_errors
+from .inspection import problems
 
 PRUNE_BATCH = 500
 MOST_PROBLEMS = 20
+PIECE_BYTES = 1024 * 1024
 
 PRUNABLE = """
     SELECT ended_at, id FROM instance AS old INDEXED BY instance_ended
@@ -48,10 +51,12 @@ def prune_seen(connection: sqlite3.Connection, before: float) -> int:
 
 def bury_expired(connection: sqlite3.Connection, now: float) -> int:
     """Turn a batch of what waited too long into dead letters (R11)."""
-    sql = "SELECT id, since, until, body FROM waiting INDEXED BY waiting_until WHERE until <= ? ORDER BY id LIMIT ?"
+    sql = (
+        "SELECT id, since, until, crc, body FROM waiting INDEXED BY waiting_until WHERE until <= ? ORDER BY id LIMIT ?"
+    )
     expired = [rows.waiting_of(*row) for row in connection.execute(sql, (now, PRUNE_BATCH)).fetchall()]
     write_many(
-        connection, "INSERT INTO dead (at, body) VALUES *", [rows.dead_row(each.expired(now)) for each in expired]
+        connection, "INSERT INTO dead (at, crc, body) VALUES *", [rows.dead_row(each.expired(now)) for each in expired]
     )
     write_many(connection, "DELETE FROM waiting WHERE id IN (VALUES *)", [(each.id,) for each in expired])
     return len(expired)
@@ -69,25 +74,46 @@ def backup(connect: Callable[[], sqlite3.Connection], target: Path) -> None:
         with closing(connect()) as source, store_errors(target), closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, complete without a -wal beside it
-        _sync(target)
-        _sync(target.parent)
+        sync(target)
+        sync(target.parent)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
+def write_again(log: Path) -> None:
+    """Put the log that an unclean stop left onto the disk, by writing the same bytes: the cache may hold what the disk
+    does not, and after a failed fsync another one would not say so. Errors: OSError, StoreUnavailable.
+    """
+    try:
+        descriptor = os.open(log, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        at = 0
+        while piece := os.pread(descriptor, PIECE_BYTES, at):
+            at += os.pwrite(descriptor, piece, at)
+    finally:
+        os.close(descriptor)
+    sync(log)
+    sync(log.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a directory. Errors: StoreUnavailable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        raise StoreUnavailable(f"the backup {path} did not reach the disk: {error.strerror}") from error
+        raise StoreUnavailable(f"{path} did not reach the disk: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
 
 def integrity(connect: Callable[[], sqlite3.Connection]) -> tuple[str, ...]:
-    """What is wrong with the file, by SQLite's own check; empty if nothing. Errors: sqlite3.Error."""
+    """What is wrong with the file, by SQLite's own check and by ours; empty if nothing. Errors: sqlite3.Error."""
     with closing(connect()) as reader:
-        found = [str(row[0]) for row in reader.execute(f"PRAGMA quick_check({MOST_PROBLEMS})")]
-    return () if found == ["ok"] else tuple(found)
+        found = [str(row[0]) for row in reader.execute(f"PRAGMA integrity_check({MOST_PROBLEMS})")]
+        if found == ["ok"]:
+            found = list(islice(problems(reader), MOST_PROBLEMS))
+    return tuple(found)
