@@ -170,12 +170,15 @@ class MemoryStore:
         return self._timers[0][0] if self._timers else None
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance exists and is open, oldest first."""
+        """Rows of the waiting room whose instance is open, or ended after they came, oldest first."""
         await checkpoint()
-        return list(islice((row for row in self._waiting.values() if self._is_open(row.envelope.address)), limit))
+        return list(islice(filter(self._is_for_its_run, self._waiting.values()), limit))
 
-    def _is_open(self, address: Address) -> bool:
-        return address in self._rows and not self._rows[address].instance.status.is_end
+    def _is_for_its_run(self, row: Waiting) -> bool:
+        if row.envelope.address not in self._rows:
+            return False
+        instance = self._rows[row.envelope.address].instance
+        return instance.ended_at is None or row.since < instance.ended_at
 
     async def prune(self, now: float, ended_before: float) -> int:
         """Forget what ended before that moment, parents before children (R14), and bury what waited too long (R11)."""
@@ -339,6 +342,11 @@ class MemoryBus:
             yield member
         finally:
             member.leave()
+
+    @property
+    def undelivered(self) -> int:
+        """How many messages wait for a member of their group."""
+        return sum(group.undelivered for group in self._groups.values())
 
     async def healthy(self) -> bool:
         """Whether the bus is open."""

@@ -9,7 +9,7 @@ from msgspec import Raw
 from ..definition import Handler
 from ..messages import Command, Event, Message, Query, encode, type_name, type_version
 from .ending import refuse_unwinding
-from .instance import Call, CallKind, Payload, Visit, VisitState
+from .instance import Call, CallKind, Do, Payload, Visit, VisitState
 from .turn import HandlerBug, Turn
 
 PAST_PIVOT = "the pivot is passed, there is only forward"
@@ -58,7 +58,8 @@ def store_undo(turn: Turn, visit: Visit, call: Call) -> None:
     scope = turn.instance.undo_id(visit, call)
     undo = turn.compensation(scope, step.compensate.function, *command_for(turn, step.compensate, call))
     if undo is None:
-        call.undo, call.undo_kind = None, None
+        is_under_way = call.kind is CallKind.CHILD and call.do is not Do.YES  # then it is unwound (R22)
+        call.undo, call.undo_kind = None, CallKind.CHILD if is_under_way else None
     elif isinstance(undo, Event):
         call.undo, call.undo_kind = payload(undo), CallKind.EVENT
     elif isinstance(undo, Command) and not isinstance(undo, Query):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +40,7 @@ from .waiting import WaitingRoom
 from .waking import Bell
 
 PRUNE_S = 60.0
+STORE_AGAIN_S = 1.0
 NOBODY = "no saga or listener here wants it"
 _LIMITS = Limits()
 
@@ -133,20 +134,21 @@ class Engine:
 
         Errors: what opening them raises; AppError, if an open instance does not fit this code (R18).
         """
-        async with AsyncExitStack() as opening:
-            await opening.enter_async_context(self.store)
-            resources: object = None
-            if self._acting:
-                check_standing(self.app.name, self.app.sagas, await self.store.standing())
-                if self._bus is not None:
-                    await opening.enter_async_context(self._bus)
-                resources = await opening.enter_async_context(self.app.resources())
-            self.recovered = _recovered(await self.store.counts(self._clock.now()))
-            self._tasks = await opening.enter_async_context(anyio.create_task_group())
-            self._build(resources)
-            self._closed = None
-            await self._start()
-            self._closing = opening.pop_all()
+        with _out_of_its_group():
+            async with AsyncExitStack() as opening:
+                await opening.enter_async_context(self.store)
+                resources: object = None
+                if self._acting:
+                    check_standing(self.app.name, self.app.sagas, await self.store.standing())
+                    if self._bus is not None:
+                        await opening.enter_async_context(self._bus)
+                    resources = await opening.enter_async_context(self.app.resources())
+                self.recovered = _recovered(await self.store.counts(self._clock.now()))
+                self._tasks = await opening.enter_async_context(anyio.create_task_group())
+                self._build(resources)
+                self._closed = None
+                await self._start()
+                self._closing = opening.pop_all()
         return self
 
     async def __aexit__(
@@ -154,14 +156,8 @@ class Engine:
     ) -> None:
         self._close(NotAccepting("the engine is closed"))
         self._tasks.cancel_scope.cancel()
-        try:
+        with _out_of_its_group(error):
             await self._closing.__aexit__(kind, error, trace)
-        except BaseExceptionGroup as group:
-            only = group.exceptions[0]
-            if any(other is not only for other in group.exceptions):
-                raise
-            if only is not error:
-                raise only from None
 
     def _build(self, resources: object) -> None:
         app, clock, limits, changed = self.app, self._clock, self._limits, self._changed
@@ -341,21 +337,25 @@ class Engine:
         """Ask something of an instance (R17), return when it is on disk; with `preview` only say what it would do.
 
         A verb that does not fit the state gives a Transition with outcome REFUSED and the reason in its notes.
-        `id` makes a second call harmless. Errors: NotFound, NotAccepting.
+        `id` makes a second call harmless. Errors: NotFound, NotAccepting, BadMessage (half a surrogate pair in a text).
         """
         if address.saga not in self.app.sagas:
             raise NotFound(f"there is no saga {address.saga} in app {self.app.name}")
         now = self._clock.now()
-        message = Envelope(
-            id=id or f"{verb}:{who}@{now:.6f}",
-            kind=Kind.VERB,
-            type=verb,
-            data=Raw(msgspec.json.encode(request)),
-            time=now,
-            saga=address.saga,
-            key=address.key,
-            user=who,
-        )
+        try:
+            message = Envelope(
+                id=id or f"{verb}:{who}@{now:.6f}",
+                kind=Kind.VERB,
+                type=verb,
+                data=Raw(msgspec.json.encode(request)),
+                time=now,
+                saga=address.saga,
+                key=address.key,
+                user=who,
+            )
+            msgspec.json.encode(message)  # now, not in the middle of a commit
+        except UnicodeEncodeError as error:
+            raise BadMessage(f"{verb}: a text holds half a surrogate pair, which is no character") from error
         return await self._handled(Mail(message, preview=preview, must_exist=True), address)
 
     async def _handled(self, mail: Mail, address: Address) -> Transition:
@@ -444,12 +444,21 @@ class Engine:
             if self._closed is not None:
                 raise self._closed
             if self._is_quiet:
-                is_busy = self._acting and (await self.store.counts(self._clock.now())).busy > 0
+                is_busy = self._acting and await self._expects_answers()
                 if not self._is_quiet:
                     continue
                 if not is_busy:
                     return
             await self._changed.wait()
+
+    async def _expects_answers(self) -> bool:
+        """Whether an instance has an answer or a retry to come; a store that is away for a moment is asked again."""
+        while True:
+            try:
+                return (await self.store.counts(self._clock.now())).busy > 0
+            except StoreUnavailable as error:
+                _log.warning("nothing is known of what is under way: %s", error)
+                await self._clock.sleep(STORE_AGAIN_S)
 
     @property
     def _is_quiet(self) -> bool:
@@ -531,6 +540,19 @@ class _End:
         self.event = anyio.Event()
         self.instance: Instance | None = None
         self.waiting = 0
+
+
+@contextmanager
+def _out_of_its_group(known: BaseException | None = None) -> Generator[None]:
+    """Raise an error by itself that a task group wrapped, unless its raiser has it: it is `known`."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        only = group.exceptions[0]
+        if any(other is not only for other in group.exceptions):
+            raise
+        if only is not known:
+            raise only from None
 
 
 def _recovered(counts: Counts) -> Recovered:

@@ -112,7 +112,9 @@ def addressed(reply: Envelope) -> Envelope:
     if reply.kind is Kind.EVENT or reply.saga or not reply.reply_to:
         return reply
     saga, _, rest = reply.reply_to.partition("/")
-    return replace(reply, saga=unquote(saga), key=unquote(rest.partition("~")[0]))
+    key, _, _ = rest.partition("/")[0].rpartition("~")  # a key may hold a ~ itself: a child's always does
+    saga, key = unquote(saga), unquote(key)
+    return reply if "\0" in saga + key else replace(reply, saga=saga, key=key)  # no instance is called so
 
 
 def _types(app: App[Any]) -> list[str]:

@@ -189,6 +189,7 @@ class Supervisor:
                 self._deliver_waiting(mailbox, result.waiting)
                 self._done(mailbox, transition)
             case DuplicateMessage():
+                mailbox.instance, mailbox.is_known = None, False  # whoever stored it may have moved the instance (R2)
                 at = transition.at
                 housekeeping = _with_settlement(Transition(at=at, outcome=Outcome.DUPLICATE), mail)
                 if mail.settles and transition.message is not None:

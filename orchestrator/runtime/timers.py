@@ -16,7 +16,7 @@ from .supervisor import Supervisor
 from .trouble import Trouble
 from .waking import Bell, Wakeup
 
-LONGEST_NAP_S = 3600.0  # a wall clock that was set is noticed after that at the latest
+LONGEST_NAP_S = 3600.0  # whatever the clock does meanwhile, the wall clock is looked at then
 USELESS_PAUSE_S = 1.0
 
 

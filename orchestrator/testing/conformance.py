@@ -538,6 +538,12 @@ class StoreConformance:
         assert found == ["undo 2", "open 2", "undo 1", "open 1"]
         assert [row.envelope.id for row in await store.waiting_for(1)] == found[:1]
 
+    async def test_waiting_for_finds_those_whose_instance_has_ended_since(self, store: Store) -> None:
+        await stored(store, early("before", "brief"), early("never", "none"))
+        await stored(store, moved(made("brief")), moved(ended(made("brief"), NOW + 5), "end"))
+        await stored(store, structs.replace(early("behind", "brief"), at=NOW + 6))
+        assert [row.envelope.id for row in await store.waiting_for(10)] == ["before"]
+
     async def test_the_waiting_room_by_pages(self, store: Store) -> None:
         await stored(store, *(early(str(n), str(n)) for n in range(5)))
         first = await store.waiting(limit=2)

@@ -331,7 +331,7 @@ class Disk(Saga, key="size", starts=DiskWanted):
 
     @step
     def make(self) -> Reserve:
-        return Reserve(str(self.size))
+        return Reserve(str(self.size), str(self.size))
 
     @make.on
     def made(self, reply: Reserved) -> None:

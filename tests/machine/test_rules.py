@@ -24,6 +24,7 @@ from orchestrator.messages import Failure, encode
 from orchestrator.saga import definition_of
 from orchestrator.testing import Dialogue, Unwind, drive
 from orchestrator.wire import Address, Envelope, Kind, Request, Route, Verb
+from tests.checking.odd import Opened, Packed
 
 from .cast import (
     Again,
@@ -604,6 +605,11 @@ def child_begun() -> tuple[Envelope, Instance]:
     done = react(definition_of(Disk), None, start, 0.0)
     assert done.instance is not None
     return start, done.instance
+
+
+def test_r22_a_child_under_way_is_unwound_though_its_compensation_has_nothing_to_undo_yet() -> None:
+    t = drive(Packed, Opened("1")).expect(Child(Disk, DiskWanted(10)))
+    t.cancel("enough").expect(Unwind("Disk")).done().ends("compensated")
 
 
 def unwinding(instance: Instance | None, now: float = 1.0) -> tuple[Instance, list[tuple[str, str, str]]]:

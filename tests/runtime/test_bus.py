@@ -160,6 +160,17 @@ async def test_commands_go_out_by_the_bus_and_replies_come_back() -> None:
             assert (await store.load([order("1")]))[0].status is Status.COMPENSATING  # type: ignore[union-attr]
 
 
+async def test_a_reply_from_the_bus_finds_a_key_that_holds_a_tilde() -> None:
+    store, bus = MemoryStore(), FlakyBus()
+    app: App[object] = App("shop", sagas=[OrderFulfilment])
+    async with Engine(app, store, bus, clock=LoopClock()) as engine:
+        await anyio.sleep(0.1)
+        async with others(bus, "ReserveStock", "ChargeCard") as batches:
+            await engine.accept(event(OrderPlaced("1~2/3")))  # as that of every child does
+            await bus.publish([_reply(await _next(batches), StockReserved("r1"), Kind.YES)])
+            assert (await _next(batches)).type == "ChargeCard"
+
+
 async def test_a_command_without_an_answer_is_sent_again() -> None:
     bus = FlakyBus()
     app: App[object] = App("shop", sagas=[OrderFulfilment])

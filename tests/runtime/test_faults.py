@@ -9,18 +9,19 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
+from orchestrator import App
 from orchestrator.config import Limits
 from orchestrator.errors import NotAccepting, StoreCorrupt, StoreFull, StoreUnavailable
 from orchestrator.machine import fold
 from orchestrator.machine.instance import Instance, Status
 from orchestrator.machine.transition import Transition
-from orchestrator.ports import MAX_PAGE, Result
+from orchestrator.ports import MAX_PAGE, Counts, Result, Waiting
 from orchestrator.runtime.engine import Engine
 from orchestrator.saga import definition_of
-from orchestrator.wire import Request, Verb
+from orchestrator.wire import Address, Request, Verb
 
 from .faulty import Fault, FaultyStore
-from .shop import CardDeclined, OrderFulfilment, OrderPlaced, World, event, order, send_mail, shop
+from .shop import CardDeclined, Napping, OrderFulfilment, OrderPlaced, World, event, order, send_mail, shop
 from .virtual import LoopClock
 
 pytestmark = pytest.mark.anyio
@@ -241,3 +242,48 @@ async def _instance(store: FaultyStore, key: str) -> Instance:
     [instance] = await store.load([order(key)])
     assert instance is not None
     return instance
+
+
+async def test_an_engine_that_cannot_look_into_the_waiting_room_says_so_itself() -> None:
+    class Away(FaultyStore):
+        async def waiting_for(self, limit: int) -> list[Waiting]:
+            raise StoreUnavailable("the disk is away")
+
+    with pytest.raises(StoreUnavailable, match="the disk is away"):  # not in a group
+        async with Engine(shop(World()), Away(), clock=LoopClock()):
+            pytest.fail("it has opened")
+
+
+async def test_a_store_away_for_a_moment_does_not_end_the_wait_until_all_is_idle() -> None:
+    class Counting(FaultyStore):
+        away = 0
+
+        async def counts(self, now: float) -> Counts:
+            if self.away:
+                self.away -= 1
+                raise StoreUnavailable("the disk is away")
+            return await super().counts(now)
+
+    store = Counting()
+    async with Engine(shop(World()), store, clock=LoopClock()) as engine:
+        await engine.accept(event(OrderPlaced("1")))
+        store.away = 2
+        await engine.until_idle()
+        assert store.away == 0
+        assert (await engine.ended(order("1"))).status is Status.COMPLETED
+
+
+async def test_who_loses_a_race_for_a_timer_loads_again_and_does_not_try_for_ever() -> None:
+    """Two engines on one store (R2): both know when the time is over, one of them is told that it is done already."""
+    app = App("naps", sagas=[Napping])
+    store = FaultyStore()
+    async with Engine(app, store, clock=LoopClock()) as one:
+        await one.accept(event(OrderPlaced("1")))
+        async with Engine(app, store, clock=LoopClock()) as other:
+            store.slow = 0.01  # the second to write has decided before the first has written
+            await anyio.sleep(3_700)
+            nap = Address("Napping", "1")
+            for engine in (one, other):
+                assert (await engine.ended(nap)).status is Status.COMPENSATED
+            await anyio.sleep(60)
+    assert len(store.groups) < 10
