@@ -227,15 +227,28 @@ def load_app(spec: str, directory: Path | None = None) -> App[Any]:
     Errors: AppError, saying what was looked for and what is there; if the import fails, its text is the traceback of
     the user's own code.
     """
-    directory = (directory or Path.cwd()).absolute()
     place, _, attribute = _split(spec)
     if not place:
         raise AppError("no app is given: name one as `module:attribute` or `file.py:attribute`")
+    return _app_of(_module(place, directory), attribute or "app")
+
+
+def load_object(spec: str, directory: Path | None = None) -> Any:
+    """What "module:attribute" or "file.py:attribute" names, found like an app. Errors: AppError."""
+    place, _, attribute = _split(spec)
+    if not place or not attribute:
+        raise AppError(f"{spec!r} is not `module:attribute` or `file.py:attribute`")
+    module = _module(place, directory)
+    if not hasattr(module, attribute):
+        raise AppError(f"{module.__name__} has no {attribute!r}{_near(attribute, vars(module))}")
+    return getattr(module, attribute)
+
+
+def _module(place: str, directory: Path | None) -> ModuleType:
+    directory = (directory or Path.cwd()).absolute()
     if place.endswith(".py") or os.sep in place:
-        module = _load_file(directory / Path(place).expanduser(), directory)
-    else:
-        module = _load_module(place, directory)
-    return _app_of(module, attribute or "app")
+        return _load_file(_path(place, directory), directory)
+    return _load_module(place, directory)
 
 
 def _split(spec: str) -> tuple[str, str, str]:
@@ -243,8 +256,17 @@ def _split(spec: str) -> tuple[str, str, str]:
     return (place, colon, attribute) if colon else (attribute, "", "")
 
 
+def _path(place: str, directory: Path) -> Path:
+    """The file that a text names. Errors: AppError, if it is none that could be."""
+    try:
+        path = (directory / Path(place).expanduser()).resolve()
+        path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long; a NUL; the ~ of nobody
+        raise AppError(f"{place!r} names no file: {error}") from None
+    return path
+
+
 def _load_file(path: Path, directory: Path) -> ModuleType:
-    path = path.resolve()
     if not path.is_file():
         raise AppError(f"there is no file {path}{_near(path.name, _python_files(path.parent))}")
     root, name = path.parent, path.stem

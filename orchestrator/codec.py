@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
 from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
-from msgspec import Raw
+import msgspec.inspect as mi
+from msgspec import Raw, Struct
 from typing_extensions import TypeIs
 
 from .errors import BadMessage
@@ -15,6 +18,7 @@ V = TypeVar("V", covariant=True)
 T = TypeVar("T")
 
 SECRET = "$secret"
+SHOWN_CHARS = 400  # of what is wrong, in the text of an error: it may hold the value
 
 
 class Secret(Generic[V]):
@@ -47,7 +51,7 @@ class Secret(Generic[V]):
 def encode(value: object) -> bytes:
     """The JSON of a message or a state: equal values give equal bytes, and decoding them gives an equal value.
 
-    Errors: BadMessage, if a field holds what its annotation does not promise, NaN, or what JSON cannot carry.
+    Errors: BadMessage, if a field holds what its annotation does not promise, NaN, infinity, or what JSON cannot carry.
     """
     try:
         data = _encoder.encode(value)
@@ -61,10 +65,13 @@ def encode(value: object) -> bytes:
 
 def decode(cls: type[T], data: bytes | Raw, name: str = "") -> T:
     """The value that `data` holds. Errors: BadMessage, naming the field's path from `name` (default: the class's)."""
+    decoder = _decoder(cls)
     try:
-        value: T = _decoder(cls).decode(data)
+        value: T = decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BadMessage(_with_path(name or cls.__name__, str(error))) from error
+    if cls in _with_decimals and (path := _without_number(value)) is not None:
+        raise BadMessage(f"{name or cls.__name__}{path}: NaN and infinity are no numbers here")
     return value
 
 
@@ -79,10 +86,34 @@ def lifted(name: str, lift: Callable[[dict[str, Any]], dict[str, Any]], stored: 
 def _decoder(cls: type) -> msgspec.json.Decoder[Any]:
     if cls not in _decoders:
         _decoders[cls] = msgspec.json.Decoder(cls, dec_hook=_from_json)
+        held = repr(mi.type_info(cls))
+        if "DecimalType" in held or "CustomType" in held:  # a Secret is of a custom type
+            _with_decimals.add(cls)
     return _decoders[cls]
 
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+_with_decimals: set[type] = set()
+
+
+def _without_number(value: Any, path: str = "") -> str | None:
+    """The path of the first Decimal that is NaN or infinite: a JSON text may say so, a JSON number cannot."""
+    match value:
+        case Decimal():
+            return None if value.is_finite() else path
+        case Secret():
+            return _without_number(value.reveal(), path)
+        case tuple() | list() | set() | frozenset():
+            parts = ((inner, f"{path}[...]") for inner in cast("Iterable[Any]", value))
+        case dict():
+            parts = ((inner, f"{path}[...]") for pair in cast("dict[object, object]", value).items() for inner in pair)
+        case Struct():
+            parts = ((getattr(value, name), f"{path}.{name}") for name in value.__struct_fields__)
+        case _ if is_dataclass(value):
+            parts = ((getattr(value, field.name), f"{path}.{field.name}") for field in fields(value))
+        case _:
+            return None
+    return next((found for inner, at in parts if (found := _without_number(inner, at)) is not None), None)
 
 
 def _is_secret(value: object) -> TypeIs[Secret[object]]:
@@ -112,6 +143,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_to_json, order="deterministic")
 
 def _with_path(name: str, text: str) -> str:
     what, _, path = text.partition(" - at `$")
+    what = what if len(what) <= SHOWN_CHARS else what[:SHOWN_CHARS] + "..."
     return f"{name}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}"
 
 

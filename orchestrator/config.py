@@ -149,8 +149,17 @@ def _converted(name: str, given: _Given) -> object:
     try:
         return msgspec.convert(given.value, _TYPES[name], strict=given.strict)
     except msgspec.ValidationError as error:
-        shown = repr(given.value) if len(repr(given.value)) <= 80 else repr(given.value)[:77] + "..."
-        raise ConfigError(f"{name} = {shown} in {given.origin}: {error}") from None
+        raise ConfigError(f"{name} = {_shown(given.value)} in {given.origin}: {error}") from None
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} = {_shown(given.value)} in {given.origin} is not UTF-8") from None
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number"  # with more digits than Python writes
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _flags(flags: Mapping[str, object]) -> dict[str, _Given]:
@@ -201,10 +210,12 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8: {error}") from None
+    except ValueError as error:  # TOMLDecodeError, or Python's own for a number of thousands of digits
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: it is nested too deeply") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 

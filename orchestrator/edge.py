@@ -21,6 +21,8 @@ BODY_BYTES = 1024 * 1024
 DEPTH = 64
 NAME_CHARS = 1024  # of an id, a type and every other attribute round the payload
 INT_BITS = 63
+NUMBER_DIGITS = 9  # of a version and an attempt
+SHOWN_CHARS = 80  # of what is wrong, in the text of an error
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -41,8 +43,11 @@ def strict_json(raw: bytes, limit: int = BODY_BYTES, depth: int = DEPTH) -> Any:
         raise BadMessage(f"it is nested deeper than {depth} levels")
     if b"\\u0000" in raw and _NUL.search(raw):
         raise BadMessage("it holds the NUL character \\u0000, which not every database can store")
-    _check_syntax(raw)
-    return _unique_keys.decode(raw.decode())
+    try:
+        _check_syntax(raw)
+        return _unique_keys.decode(raw.decode())
+    except RecursionError:  # `depth` may be more than Python reads
+        raise BadMessage("it is nested too deeply") from None
 
 
 class _Part(Struct, frozen=True):
@@ -172,7 +177,7 @@ def _class(wire_type: str, app: App[Any]) -> type[Event]:
 
 
 def _hash(wire_type: str, line: bytes) -> str:
-    return "line-" + hashlib.sha256(wire_type.encode() + b"\0" + line).hexdigest()[:40]
+    return "line-" + hashlib.sha256(wire_type.encode(errors="surrogatepass") + b"\0" + line).hexdigest()[:40]
 
 
 # CloudEvents.
@@ -187,14 +192,14 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 def _from_cloud_event(raw: bytes) -> Envelope:
     event = _decoded_event(raw)
     if event.specversion != "1.0":
-        raise BadMessage(f"specversion is {event.specversion!r}: only CloudEvents 1.0 is read")
+        raise BadMessage(f"specversion is {_quoted(event.specversion)}: only CloudEvents 1.0 is read")
     if event.data_base64:
         raise BadMessage("data_base64 is not read: send the payload as JSON in `data`")
     if event.datacontenttype and not _JSON_TYPE.fullmatch(event.datacontenttype):
-        raise BadMessage(f"datacontenttype is {event.datacontenttype!r}: only JSON is read")
+        raise BadMessage(f"datacontenttype is {_quoted(event.datacontenttype)}: only JSON is read")
     kind = _FROM_OUTSIDE.get(event.messagekind or Kind.EVENT.value)
     if kind is None:
-        raise BadMessage(f"messagekind is {event.messagekind!r}, which is not taken from outside")
+        raise BadMessage(f"messagekind is {_quoted(event.messagekind)}, which is not taken from outside")
     _name("source", event.source)
     return Envelope(
         id=_name("id", event.id),
@@ -205,7 +210,7 @@ def _from_cloud_event(raw: bytes) -> Envelope:
         saga=_text("sagatype", event.sagatype),
         key=_text("sagakey", event.sagakey),
         reply_to=_text("inreplyto", event.inreplyto),
-        attempt=event.attempt,
+        attempt=_attempt(event.attempt),
         clean=event.clean,
         version=_version(event.dataversion),
         user=_text("messageuser", event.messageuser),
@@ -246,9 +251,21 @@ def _text(attribute: str, value: str) -> str:
 
 def _version(value: int | str) -> int:
     text = str(value)
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise BadMessage(f"dataversion is {value!r}: versions are whole numbers from 1")
+    if not text.isascii() or not text.isdigit() or len(text) > NUMBER_DIGITS or int(text) < 1:
+        raise BadMessage(f"dataversion is {_quoted(value)}: versions are whole numbers from 1")
     return int(text)
+
+
+def _attempt(value: int) -> int:
+    if not 0 <= value < 10**NUMBER_DIGITS:
+        raise BadMessage(f"attempt is {value}: attempts count from 1")
+    return value
+
+
+def _quoted(value: object) -> str:
+    """What came from outside, as much of it as an error needs."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
 
 
 def _moment(seconds: float) -> datetime:
@@ -258,12 +275,19 @@ def _moment(seconds: float) -> datetime:
 def _seconds(attribute: str, moment: datetime) -> float:
     if moment.tzinfo is None:
         raise BadMessage(f"{attribute} has no time zone: write RFC 3339, as 2026-01-31T12:00:00Z")
-    return moment.timestamp()
+    seconds = moment.timestamp()
+    try:
+        _moment(seconds)
+    except (ValueError, OverflowError):
+        raise BadMessage(f"{attribute} is beyond the years 1 to 9999 in UTC") from None
+    return seconds
 
 
 # Strict JSON.
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_HALF = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?P<rest>.{0,5})\Z", re.DOTALL)
+_SECOND_BEGUN = re.compile(rb"(\\(u([dD]([c-fC-F][0-9a-fA-F]?)?)?)?)?")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[{]|[\]}]', re.DOTALL)  # a text without end goes to the end: linear
 _JSON_NAMES = {list: "an array", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
@@ -288,20 +312,26 @@ def _check_syntax(raw: bytes) -> None:
         msgspec.json.decode(raw)
     except UnicodeDecodeError as error:
         raise BadMessage(f"it is not UTF-8: {error.reason} at byte {error.start} of a text") from None
-    except RecursionError:
-        raise BadMessage("it is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise BadMessage(_sentence(raw, str(error))) from None
 
 
 def _sentence(raw: bytes, error: str) -> str:
     if error == "Input data was truncated":
-        return "it is not JSON: it ends too early, or in half a surrogate pair" if raw.strip() else "it is empty"
+        if _ends_in_half_a_pair(raw):
+            return "it holds half a surrogate pair, which is no character"
+        return "it is not JSON: it ends too early" if raw.strip() else "it is empty"
     if "surrogate" in error:
         return f"it holds half a surrogate pair, which is no character: {error.removeprefix('JSON is malformed: ')}"
     if "out of range" in error:
         return "it holds a number that is out of range: integers are below 2**63, others within a 64-bit float"
     return f"it is not JSON: {error.removeprefix('JSON is malformed: ')}"
+
+
+def _ends_in_half_a_pair(raw: bytes) -> bool:
+    """Whether the first half of a surrogate pair stands near the end, and what follows does not begin the second."""
+    half = _HALF.search(raw)
+    return half is not None and _SECOND_BEGUN.fullmatch(half["rest"]) is None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

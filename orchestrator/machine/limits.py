@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-AtLeastOne = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=10**9)]
+Seconds = Annotated[float, Meta(gt=0, lt=1e10)]  # 300 years: every moment reckoned with them is in the calendar
 
 
 class MachineLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -32,9 +32,10 @@ class Control:
     the order of its asks; at most PREFETCH of them are under way, then it is not read further.
     """
 
-    def __init__(self, path: Path, answer: Callable[[Ask, str], Awaitable[Answer]]) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, path: Path, answer: Callable[[Ask, str], Awaitable[Answer]], body_bytes: int = 0) -> None:
+        """Nothing is opened yet. `body_bytes`: the size of an event that an ask must have room for."""
         self._path = path
+        self._body_bytes = body_bytes
         self._answer = answer
         self.ended = anyio.Event()
         """Set when all is answered, and the socket gone."""
@@ -52,13 +53,17 @@ class Control:
                 def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                     clients.start_soon(self._serve_client, reader, writer)
 
-                server = await asyncio.start_unix_server(connected, sock=listener, limit=protocol.MAX_ASK)
+                server = await asyncio.start_unix_server(
+                    connected, sock=listener, limit=protocol.max_ask(self._body_bytes)
+                )
                 task_status.started()
                 while await self._is_missing():
                     server.close()
                     listener = self._bound()
                     logger.warning("the socket was gone and is made again", extra={"path": str(self._path)})
-                    server = await asyncio.start_unix_server(connected, sock=listener, limit=protocol.MAX_ASK)
+                    server = await asyncio.start_unix_server(
+                        connected, sock=listener, limit=protocol.max_ask(self._body_bytes)
+                    )
                 server.close()
         finally:
             listener.close()
@@ -120,7 +125,7 @@ class Control:
             with asked, anyio.CancelScope() as reading:
                 self._reading.add(reading)
                 try:
-                    while line := await _next_line(reader):
+                    while line := await _next_line(reader, protocol.max_ask(self._body_bytes)):
                         await room.take(len(line))
                         pending = _Pending(len(line))
                         asked.send_nowait(pending)  # it is as long as there may be asks
@@ -193,12 +198,12 @@ async def _answer_in_order(
             room.give_back(pending.size)
 
 
-async def _next_line(reader: asyncio.StreamReader) -> bytes:
+async def _next_line(reader: asyncio.StreamReader, limit: int) -> bytes:
     """The next whole line; nothing when the client has said all, has gone, or says too much without an end."""
     try:
         return await reader.readuntil()
     except asyncio.LimitOverrunError:
-        logger.warning("a client was cut off: it sent a request of more than %d bytes", protocol.MAX_ASK)
+        logger.warning("a client was cut off: it sent a request of more than %d bytes", limit)
         return b""
     except (asyncio.IncompleteReadError, OSError):
         return b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
@@ -88,7 +89,9 @@ class _Daemon:
         self._began = began
         self._notifier = Notifier()
         path = store_file(settings.store)
-        self._control = Control(protocol.socket_beside(path), self._answer) if path is not None else None
+        self._control: Control | None = None
+        if path is not None:
+            self._control = Control(protocol.socket_beside(path), self._answer, settings.limits.body_bytes)
 
     async def run(self, stop: anyio.Event, until_idle: bool) -> None:
         """Serve until `stop`, then finish what is in flight."""
@@ -207,6 +210,7 @@ def _signals(drain_s: float) -> Generator[anyio.Event]:
         received.append(number)
         if len(received) == 1:
             signal.setitimer(signal.ITIMER_REAL, drain_s)
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # after that nothing handles an alarm any more
             loop.call_soon_threadsafe(asked, signal.Signals(number).name)
         elif number == signal.SIGINT:
             _leave_at_once(INTERRUPTED)

@@ -9,6 +9,7 @@ from html import escape as xml
 from msgspec import Struct
 
 from ..definition import Definition, StepDefinition, StepKind
+from .output import escape
 
 
 class Form(StrEnum):
@@ -30,7 +31,7 @@ class Role(StrEnum):
 
 
 class Box(Struct, frozen=True):
-    """A box: its name in the picture, what it stands for, its lines of text."""
+    """A box: its name in the picture, what it stands for, its lines of text, which are printable."""
 
     name: str
     role: Role
@@ -60,20 +61,24 @@ def draw(definition: Definition, form: Form) -> str:
 
 def picture(definition: Definition) -> Picture:
     """The graph, before it is written in any form."""
-    boxes = [Box("begun", Role.BEGIN, tuple(sorted(definition.starters)))]
+    boxes = [_box("begun", Role.BEGIN, *sorted(definition.starters))]
     arrows: list[Arrow] = []
     for step in definition.steps.values():
-        boxes.append(Box(_id(step.name), Role.PIVOT if step.pivot else Role.STEP, tuple(_step_lines(step))))
+        boxes.append(_box(_id(step.name), Role.PIVOT if step.pivot else Role.STEP, *_step_lines(step)))
         arrows += [Arrow(source, _id(step.name)) for source in [_id(name) for name in step.after] or ["begun"]]
         if step.compensate is not None:
             function = step.compensate.function
-            boxes.append(Box(f"undo_{step.name}", Role.UNDO, (f"undo: {function.__name__}", _returned(function))))
+            boxes.append(_box(f"undo_{step.name}", Role.UNDO, f"undo: {function.__name__}", _returned(function)))
             arrows.append(Arrow(_id(step.name), f"undo_{step.name}", is_undo=True))
-    boxes.append(Box("ended", Role.END, ("completed",)))
+    boxes.append(_box("ended", Role.END, "completed"))
     followed = {name for step in definition.steps.values() for name in step.after}
     last = [_id(step.name) for step in definition.steps.values() if step.name not in followed]
     arrows += [Arrow(source, "ended") for source in last or ["begun"]]
-    return Picture(definition.name, tuple(boxes), tuple(arrows))
+    return Picture(escape(definition.name), tuple(boxes), tuple(arrows))
+
+
+def _box(name: str, role: Role, *lines: str) -> Box:
+    return Box(name, role, tuple(escape(line) for line in lines))
 
 
 def _id(step: str) -> str:

@@ -177,8 +177,8 @@ def _ascii_json(line: dict[str, Any]) -> str:
     """JSON in which nothing is left that a terminal could obey; lone surrogates are shown, not refused."""
     try:
         text = msgspec.json.encode(line).decode()
-    except (UnicodeEncodeError, ValueError):
-        text = msgspec.json.encode({name: escape(str(value)) for name, value in line.items()}).decode()
+    except (UnicodeEncodeError, ValueError, OverflowError):  # OverflowError: an integer beyond 64 bits
+        text = msgspec.json.encode({escape(name): escape(str(value)) for name, value in line.items()}).decode()
     return text if text.isprintable() else "".join(c if c.isprintable() else _unicode_escape(c) for c in text)
 
 

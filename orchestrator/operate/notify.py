@@ -54,7 +54,7 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
         return None
     try:
         watchdog_s = int(environment.get("WATCHDOG_USEC", "")) / 1e6
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return watchdog_s if watchdog_s > 0 else None
 

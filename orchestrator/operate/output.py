@@ -11,7 +11,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import click
 import msgspec
@@ -165,7 +165,10 @@ class Output:
 
     def json(self, fields: dict[str, Any]) -> None:
         """One object on one line (indented on a terminal), with its version first."""
-        encoded = msgspec.json.encode({"version": JSON_VERSION, **fields})
+        try:
+            encoded = msgspec.json.encode({"version": JSON_VERSION, **fields})
+        except UnicodeEncodeError:  # of an environment or a command line that is not UTF-8
+            encoded = msgspec.json.encode(_without_surrogates({"version": JSON_VERSION, **msgspec.to_builtins(fields)}))
         if is_terminal():
             encoded = msgspec.json.format(encoded, indent=2)
         click.echo(_printable_json(encoded.decode()))
@@ -196,6 +199,20 @@ class Output:
     def note(self, text: str) -> None:
         """A remark beside the answer, on stderr."""
         click.echo(escape(text), err=True)
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Builtins with lone surrogates written out, as they are shown to people."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case list():
+            return [_without_surrogates(inner) for inner in cast("list[object]", value)]
+        case dict():
+            fields = cast("dict[str, Any]", value)
+            return {_without_surrogates(name): _without_surrogates(inner) for name, inner in fields.items()}
+        case _:
+            return value
 
 
 def _printable_json(text: str) -> str:

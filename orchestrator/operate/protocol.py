@@ -13,16 +13,17 @@ import struct
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from .. import errors
 from ..machine.transition import Outcome
+from ..ports import MAX_ROW_ID
 from ..wire import Request, Verb
 
-MAX_ASK = 2 << 20  # bytes of one ask: an event of 1 MiB in base64, and what stands around it
+MAX_ASK = 2 << 20  # bytes of one ask, unless the limit of an event asks for more: see max_ask
 MAX_ANSWER = 64 << 20  # bytes of one answer
 PREFETCH = 1024  # asks the daemon works on at once for one client; then it reads no further
 PREFETCH_BYTES = 16 << 20  # the same in bytes
@@ -32,6 +33,9 @@ MAX_IDS = 1000  # ids in one ask
 
 _MAX_SOCKET_PATH = 107  # bytes, Linux
 _MAX_SOCKET_NAME = 80
+
+
+RowId = Annotated[int, Meta(ge=0, le=MAX_ROW_ID)]
 
 
 class _Said(Struct, frozen=True, tag_field="ask", forbid_unknown_fields=True):
@@ -67,19 +71,19 @@ class Act(_Said, frozen=True, tag="act"):
 class Redrive(_Said, frozen=True, tag="redrive"):
     """Take a dead letter as if it had just come. Answered by Counted."""
 
-    id: int
+    id: RowId
 
 
 class DropDead(_Said, frozen=True, tag="drop_dead"):
     """Remove dead letters for good. Answered by Counted."""
 
-    ids: tuple[int, ...]
+    ids: tuple[RowId, ...]
 
 
 class DropWaiting(_Said, frozen=True, tag="drop_waiting"):
     """Remove rows of the waiting room for good. Answered by Counted."""
 
-    ids: tuple[int, ...]
+    ids: tuple[RowId, ...]
 
 
 class Prune(_Said, frozen=True, tag="prune"):
@@ -171,9 +175,17 @@ _ask_decoder: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
 _answer_decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
 
+def max_ask(body_bytes: int) -> int:
+    """Bytes of one ask at most: room for an event of so many bytes in base64, and for what stands around it."""
+    return max(MAX_ASK, 2 * body_bytes)
+
+
 def encode(said: Ask | Answer) -> bytes:
-    """One line."""
-    return msgspec.json.encode(said) + b"\n"
+    """One line. Errors: BadMessage for half a surrogate pair in a text."""
+    try:
+        return msgspec.json.encode(said) + b"\n"
+    except UnicodeEncodeError as error:
+        raise errors.BadMessage("a text holds half a surrogate pair, which is no character") from error
 
 
 def decode_ask(line: bytes) -> Ask:
@@ -191,14 +203,14 @@ def decode_answer(line: bytes) -> Answer:
     """What the daemon answers. Errors: ConnectionError when it is none of the answers this release knows."""
     try:
         return _answer_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConnectionError(f"the daemon's answer is not understood ({error}): is it of another release?") from None
 
 
 def problem(error: errors.OrchestratorError) -> Problem:
     """An error as an answer: under the nearest class that the other side knows."""
     known = next(kind for kind in type(error).__mro__ if kind.__name__ in _RAISED)
-    return Problem(known.__name__, str(error) or known.__name__)
+    return Problem(known.__name__, str(error).encode("utf-8", "backslashreplace").decode() or known.__name__)
 
 
 def raised(answer: Problem) -> errors.OrchestratorError:

@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from orchestrator.operate.daemon import has_moved
 from orchestrator.operate.protocol import socket_beside
 from orchestrator.runtime.engine import Stats
 
-from .processes import APP, call, carried_out, daemon, wait_until
+from .processes import APP, PROGRAM, call, carried_out, daemon, environment, wait_until
 
 
 def emit(folder: Path, order: str, takes: float = 0.0) -> None:
@@ -68,6 +69,28 @@ def test_a_signal_lets_what_is_in_flight_end(tmp_path: Path, number: int) -> Non
     assert steps(tmp_path, "1") == ["pay"]
 
 
+def test_a_sigterm_while_it_starts_ends_it_as_well(tmp_path: Path) -> None:
+    """It comes while the library is imported, and while the app is."""
+    term = "os.kill(os.getpid(), signal.SIGTERM)"
+    (tmp_path / "impatient.py").write_text(f"import os, signal\n{term}\nfrom tests.operate.kiosk import app\n")
+    early = f"""
+import os, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "anyio":
+            {term}
+sys.meta_path.insert(0, Finder)
+from orchestrator.operate.cli import main
+main()
+"""
+    for words in (["-c", early, "run", APP], [*PROGRAM[1:], "run", "impatient.py"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment(tmp_path), capture_output=True, timeout=30
+        )
+        assert (done.returncode, done.stderr) == (0, b""), words
+    assert [path.name for path in tmp_path.iterdir()] == ["impatient.py"]
+
+
 def test_a_command_that_hangs_is_cut_off(tmp_path: Path) -> None:
     with daemon(tmp_path, ORCHESTRATOR_LIMITS__DRAIN_S="2") as process:
         emit(tmp_path, "1", takes=60)
@@ -85,6 +108,19 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         wait_until(lambda: steps(tmp_path, "stuck") == ["serve"])
         code, _ = stopped(process, signal.SIGTERM, 4)
     assert code == 0
+
+
+def test_an_interpreter_that_ends_slowly_is_not_killed_by_the_alarm(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "from tests.operate.kiosk import app\n"
+        "class Slow:\n"
+        "    def __del__(self, sleep=time.sleep):\n"
+        "        sleep(1.2)\n"
+        "slow = Slow()\n"
+    )
+    with daemon(tmp_path, app="slow.py", ORCHESTRATOR_LIMITS__DRAIN_S="1") as process:
+        assert stopped(process, signal.SIGTERM, 10)[0] == 0
 
 
 def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_cloud_event_says_its_type_itself(tmp_path: Path) -> None:
         ("Ordered", '{"order": "1", "order": "2"}', "twice"),
         ("Ordred", '{"order": "1"}', "Ordered"),
         ("Ordered", '{"order": "\\ud800"}', "surrogate"),
-        ("Ordered", '{"order": "' + "x" * (5 << 20) + '"}', "1 MiB"),
+        ("Ordered", '{"order": "' + "x" * (5 << 20) + '"}', "limits.body_bytes"),
         ("", '{"order": "1"}', "type"),
     ],
 )

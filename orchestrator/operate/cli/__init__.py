@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
 from io import TextIOWrapper
+from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import click
@@ -109,6 +113,7 @@ class Entry(NamedTuple):
     module: str
     attribute: str
     help: str
+    leaves_on_sigterm: bool = False  # with exit code 0, also before it has handlers of its own
 
 
 class LazyGroup(click.Group):
@@ -123,6 +128,15 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs, in the order of the sections."""
         return list(self.entries)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb's name, command and arguments."""
+        entry = self.entries.get(args[0])
+        if entry is not None and entry.leaves_on_sigterm:
+            ctx.with_resource(_leaving_on_sigterm())  # before the imports, which take a while
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb's command, its module imported now."""
@@ -149,6 +163,21 @@ class LazyGroup(click.Group):
         return speaking(lambda: super(LazyGroup, self).invoke(ctx))
 
 
+@contextmanager
+def _leaving_on_sigterm() -> Generator[None]:
+    """Until the verb sets its own handler, SIGTERM ends the process at once, with exit code 0: nothing is begun yet."""
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _leave:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(Exit.DONE)
+
+
 def speaking(verb: Callable[[], Any]) -> Any:
     """Run a verb; turn what it raises into a sentence and an exit code."""
     try:
@@ -168,7 +197,7 @@ _HERE = __name__
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Run": {
         "new": Entry(f"{_HERE}.new", "new", "Write a runnable sample into a folder."),
-        "run": Entry(f"{_HERE}.run", "run", "Run the daemon, in the foreground."),
+        "run": Entry(f"{_HERE}.run", "run", "Run the daemon, in the foreground.", leaves_on_sigterm=True),
         "emit": Entry(f"{_HERE}.emit", "emit", "Send one event, or many from a file."),
     },
     "Look (needs no daemon, never writes)": {
@@ -180,6 +209,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "watch": Entry(f"{_HERE}.reading", "watch", "Changes as they come; one instance until its end."),
         "graph": Entry(f"{_HERE}.reading", "graph", "A saga's steps as mermaid, dot or svg."),
         "check": Entry(f"{_HERE}.checking", "check", "Every order of events, through the sagas of an app."),
+        "preflight": Entry(
+            f"{_HERE}.preflight", "preflight", "This code against every stored history: what would differ."
+        ),
     },
     "Act": {
         "retry": Entry(f"{_HERE}.acting", "retry", "Try a parked or waiting step again now."),

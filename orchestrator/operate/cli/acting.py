@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from ...errors import NotFound, Refused
 from ...machine.instance import Status
 from ...machine.transition import Outcome
-from ...ports import MAX_PAGE, Find, Store
+from ...ports import MAX_PAGE, MAX_ROW_ID, Find, Store
 from ...wire import NULL, Address, Request, Verb
 from ..output import Cell, rfc3339
 from ..protocol import MAX_IDS, Act, Answer, Ask, Counted, DropDead, DropWaiting, Moved, Problem, Redrive, raised
@@ -28,7 +28,7 @@ from .session import DURATION, Session, complete_saga, no_instance, with_session
 MOST = 100_000  # instances or rows one call acts upon
 
 _OPEN = [str(status) for status in Status if not status.is_end]
-_STEP = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<element>\d+)\])?")
+_STEP = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<element>[0-9]{1,9})\])?")
 
 
 class Choice(Struct, frozen=True):
@@ -288,7 +288,7 @@ def _because(it: Moved) -> str:
 
 # Dead letters and the waiting room.
 
-ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1))
+ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, MAX_ROW_ID))
 all_option = click.option("--all", "everything", is_flag=True, help="All that there are.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before acting on many.")
 
@@ -419,7 +419,7 @@ def _json(text: str | None) -> Raw:
         return NULL
     try:
         msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise click.UsageError(f"--reply is not JSON: {error}") from None
     return Raw(text.encode())
 

@@ -21,8 +21,6 @@ from .options import common_options
 from .reach import reached
 from .session import Session, with_session
 
-MAX_LINE = 1 << 20  # bytes of one event
-
 
 class Fate(StrEnum):
     """What became of an event."""
@@ -69,22 +67,23 @@ def emit(session: Session, type: str, event: str, file: Path | None) -> None:
     elif event == "-":
         _emit_many(session, type, sys.stdin.buffer)
     else:
-        _emit_one(session, type, _payload(event))
+        _emit_one(session, type, _payload(event, session.settings.limits.body_bytes))
 
 
 # One event.
 
 
-def _payload(event: str) -> bytes:
+def _payload(event: str, limit: int) -> bytes:
+    """The event, or enough of a file to see that it is larger than the limit."""
     if not event.startswith("@"):
         return event.encode(errors="surrogateescape") or b"{}"
     with _opened(Path(event[1:])) as stream:
-        return stream.read(MAX_LINE + 1)
+        return stream.read(limit + 1)
 
 
 def _emit_one(session: Session, type: str, payload: bytes) -> None:
-    if len(payload) > MAX_LINE:
-        raise BadMessage(_too_large())
+    if len(payload) > session.settings.limits.body_bytes:
+        raise BadMessage(_too_large(session.settings.limits.body_bytes))
     with reached(session, may_create=True) as desk:
         (answer,) = desk.ask_all([Emit(payload, type)])
     if not isinstance(answer, Taken):
@@ -124,7 +123,7 @@ def _emit_many(session: Session, type: str, stream: BinaryIO) -> None:
     with ExitStack() as stack:
         advance = stack.enter_context(_progress(stream))
         desk = stack.enter_context(reached(session, may_create=True))
-        reading = _Reading(stream, type, report)
+        reading = _Reading(stream, type, report, session.settings.limits.body_bytes)
         try:
             for answer in desk.ask_all(reading.asks()):
                 number, offset = reading.asked.popleft()
@@ -138,26 +137,30 @@ def _emit_many(session: Session, type: str, stream: BinaryIO) -> None:
 
 
 class _Reading:
-    """The lines of a file as asks. `asked`: line number, and offset of the line's end, of those without an answer."""
+    """The lines of a file as asks, of at most `limit` bytes. `asked`: line number, and offset of the line's end, of
+    those without an answer.
+    """
 
-    def __init__(self, stream: BinaryIO, type: str, report: _Report) -> None:
+    def __init__(self, stream: BinaryIO, type: str, report: _Report, limit: int) -> None:
         self.asked: deque[tuple[int, int]] = deque()
         self._stream = stream
         self._type = type
         self._report = report
+        self._limit = limit
 
     def asks(self) -> Iterator[Emit]:
         """One for each line that is not empty; a line over the limit is reported and passed over."""
         offset = 0
         number = 0
-        while line := self._stream.readline(MAX_LINE + 2):
+        while line := self._stream.readline(self._limit + 2):
             number += 1
             offset += len(line)
             text = line.strip()
-            if len(text) > MAX_LINE:
-                while not line.endswith(b"\n") and (line := self._stream.readline(MAX_LINE)):
+            is_whole = line.endswith(b"\n") or len(line) < self._limit + 2
+            if not is_whole or len(text) > self._limit:
+                while not line.endswith(b"\n") and (line := self._stream.readline(self._limit)):
                     offset += len(line)
-                self._report.add(number, Problem(BadMessage.__name__, _too_large()))
+                self._report.add(number, Problem(BadMessage.__name__, _too_large(self._limit)))
             elif text:
                 self.asked.append((number, offset))
                 yield Emit(text, self._type)
@@ -232,8 +235,8 @@ def _opened(path: Path) -> Generator[BinaryIO]:
         yield stream
 
 
-def _too_large() -> str:
-    return f"larger than {MAX_LINE >> 20} MiB"
+def _too_large(limit: int) -> str:
+    return f"it has more bytes than limits.body_bytes, {limit:,}"
 
 
 def _problem(answer: Answer) -> Exception:

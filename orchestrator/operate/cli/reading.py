@@ -13,7 +13,7 @@ import msgspec
 from ...errors import AppError, NotFound
 from ...machine.instance import Instance, Status
 from ...machine.transition import Entry
-from ...ports import MAX_PAGE, Counts, Find, Store, Waiting
+from ...ports import MAX_PAGE, MAX_ROW_ID, Counts, Find, Store, Waiting
 from ...wire import Address, DeadLetter
 from .. import client, view
 from ..output import hidden_password
@@ -382,7 +382,7 @@ def _print_change(session: Session, it: InstanceView) -> None:
 
 @click.command("list")
 @click.option("-n", "limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="So many.")
-@click.option("--cursor", type=click.IntRange(0), default=0, help="Go on after this id.")
+@click.option("--cursor", type=click.IntRange(0, MAX_ROW_ID), default=0, help="Go on after this id.")
 @common_options
 @with_session
 def dead_list(session: Session, limit: int, cursor: int) -> None:
@@ -400,7 +400,7 @@ def dead_list(session: Session, limit: int, cursor: int) -> None:
 
 
 @click.command("show")
-@click.argument("dead_id", metavar="ID", type=click.IntRange(1))
+@click.argument("dead_id", metavar="ID", type=click.IntRange(1, MAX_ROW_ID))
 @common_options
 @with_session
 def dead_show(session: Session, dead_id: int) -> None:
@@ -424,7 +424,7 @@ def dead_show(session: Session, dead_id: int) -> None:
 
 @click.command("list")
 @click.option("-n", "limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="So many.")
-@click.option("--cursor", type=click.IntRange(0), default=0, help="Go on after this id.")
+@click.option("--cursor", type=click.IntRange(0, MAX_ROW_ID), default=0, help="Go on after this id.")
 @common_options
 @with_session
 def waiting_list(session: Session, limit: int, cursor: int) -> None:

@@ -143,7 +143,7 @@ def complete_saga(context: click.Context, parameter: click.Parameter, incomplete
         counts = asyncio.run(_counts(session))
     except OrchestratorError:
         return []
-    return [saga for saga in sorted(counts.instances) if saga.startswith(incomplete)]
+    return [saga for saga in sorted(counts.instances) if saga.startswith(incomplete) and saga.isprintable()]
 
 
 async def _counts(session: Session) -> Counts:
