@@ -10,7 +10,8 @@ from typing import Any
 
 
 def load_when_used(package: str, homes: Mapping[str, Sequence[str]]) -> None:
-    """Have the package `package` load its public names when they are asked for. `homes`: submodule -> its names."""
+    """Have the package `package` load its public names when they are asked for. `homes`: module -> its
+    names; relative to the package, one above it with a dot before."""
     module = sys.modules[package]
     module.__dict__["_home_of"] = {name: home for home, names in homes.items() for name in names}
     module.__class__ = _Package
@@ -23,7 +24,7 @@ class _Package(ModuleType):
         home = self._home_of.get(name)
         if home is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = self.__dict__[name] = getattr(import_module(f"{self.__name__}.{home}"), name)
+        value = self.__dict__[name] = getattr(import_module(f".{home}", self.__name__), name)
         return value
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from .check import MAX_SECONDS, MAX_STATES, VISITS, check
+from .check import MAX_SECONDS, MAX_STATES, VISITS, as_examples, check, children_among, commands_named
 from .report import Report
 from .trace import Violation
 
-__all__ = ["MAX_SECONDS", "MAX_STATES", "VISITS", "Report", "Violation", "check"]
+__all__ = [
+    "MAX_SECONDS",
+    "MAX_STATES",
+    "VISITS",
+    "Report",
+    "Violation",
+    "as_examples",
+    "check",
+    "children_among",
+    "commands_named",
+]

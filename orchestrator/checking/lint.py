@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
-from ..definition import Definition, StepKind
-from ..machine import CallKind, Do, Instance, Transition, Undo, VisitState
-from .world import most_attempts
+from ..definition import Definition, StepDefinition, StepKind
+from ..machine import Do, Instance, Transition, Undo, VisitState
+from .world import attempt_timeout, most_attempts
 
 
 class Notes:
@@ -23,18 +24,20 @@ class Notes:
         self.waits_forever: dict[str, None] = {}
         self.believed: dict[str, None] = {}
 
-    def look(self, done: Transition) -> None:
-        """Note what this transition shows."""
-        instance = done.instance
-        assert instance is not None
+    def look(self, done: Transition, instance: Instance) -> None:
+        """Note what a new state shows."""
         if instance.status.is_end:
             self.ends[str(instance.status)] = None
-        elif instance.parked:
-            self.parked[instance.parked] = None
+        self.look_at_notes(done, instance)
+        self._look_at_visits(instance)
+
+    def look_at_notes(self, done: Transition, instance: Instance) -> None:
+        """Note what a transition says of itself."""
         for note in done.notes:
+            if " parked: " in note and instance.parked:
+                self.parked[instance.parked] = None
             if note.startswith("changes nothing: ") and done.message is not None:
                 self.changes_nothing[f"{done.message.type} {note}"] = None
-        self._look_at_visits(instance)
 
     def lints(self, missing: list[str]) -> Iterator[str]:
         """Every lint as a sentence. `missing`: the steps and handlers that never ran."""
@@ -45,12 +48,19 @@ class Notes:
         for step in self._definition.steps.values():
             if step.compensate is not None and step.name not in self.undone:
                 yield f"the undo of {step.name} is never asked for"
-            deadline = self._definition.deadline
-            if step.kind is StepKind.COMMAND and deadline is not None:
-                count, seconds = most_attempts(step.retry)
-                if seconds > deadline:
-                    often = f"{count} attempts" if count else "its attempts"
-                    yield f"{step.name}: {often} may take {seconds:,.0f} s, longer than the deadline, {deadline:,.0f} s"
+            if step.kind is StepKind.COMMAND:
+                yield from self._of_times(step)
+
+    def _of_times(self, step: StepDefinition) -> Iterator[str]:
+        count, seconds = most_attempts(step.retry)
+        deadline = self._definition.deadline
+        often = f"{count} attempts" if count else "its attempts"
+        if not isfinite(attempt_timeout(step.retry)):
+            yield f"{step.name}: an attempt has no timeout: a lost command is never sent again"
+        elif not count and step.timeout is None and deadline is None and not (step.past_pivot or step.pivot):
+            yield f"{step.name}: its attempts never end, and there is no time limit: it never gives up"
+        if deadline is not None and isfinite(seconds) and seconds > deadline:
+            yield f"{step.name}: {often} may take {seconds:,.0f} s, longer than the deadline, {deadline:,.0f} s"
 
     def _look_at_visits(self, instance: Instance) -> None:
         for visit in instance.visits:
@@ -60,8 +70,6 @@ class Notes:
             for call in visit.calls:
                 if call.unwinding in (Undo.ASKED, Undo.DONE):
                     self.undone.add(visit.step)
-                if call.unwinding is Undo.DONE and call.do in (Do.LEFT, Do.FAILED) and call.kind is CallKind.COMMAND:
-                    self.without_tombstone[visit.step] = None
                 if call.do is Do.REFUSED and call.unwinding is Undo.NOTHING and self._is_bare(visit.step):
                     self.believed[
                         f"{visit.step}: a refusal counts as not done, also after an attempt that got lost"

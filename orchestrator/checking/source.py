@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from enum import Enum
 from typing import Any
 
@@ -33,7 +34,7 @@ class Source:
     def name(self, cls: type[Any]) -> str:
         """A class by its name; one that was defined inside a function must be put into scope by hand."""
         if "<locals>" not in cls.__qualname__:
-            self.need(cls.__module__, cls.__qualname__.partition(".")[0])
+            self.need(*_home(cls))
         return cls.__qualname__.rpartition("<locals>.")[2]
 
     def value(self, value: Any) -> str:
@@ -72,6 +73,14 @@ class Source:
         if type(value) is list:
             return f"[{', '.join(inside)}]"
         return f"{type(value).__name__}([{', '.join(sorted(inside))}])"
+
+
+def _home(cls: type[Any]) -> tuple[str, str]:
+    """The module to import a class from, and the name; of ours the public one."""
+    name = cls.__qualname__.partition(".")[0]
+    package = cls.__module__.partition(".")[0]
+    is_public = package == "orchestrator" and hasattr(sys.modules[package], name)
+    return (package if is_public else cls.__module__), name
 
 
 def _fields(value: Any) -> list[tuple[str, Any, Any]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..definition import Definition
-from ..machine import Call, HandlerBug, Instance, Transition, Undo, Visit, next_timer, react
+from ..machine import Call, HandlerBug, Instance, Outcome, Transition, Visit, next_timer, react
 from ..machine.exchange import exchange_id, is_to_child
 from ..machine.instance import headline
+from ..messages import decode
 from ..wire import Envelope, Kind
 from .explore import Found
 from .judge import wrong
@@ -20,6 +22,7 @@ from .states import NOW
 from .world import Act, Move
 
 MAX_TIMERS = 10_000  # in one pause
+LANDS = "the do comes only now, or a second time: without a tombstone it is done, and its yes is nobody's any more"
 EPSILON = 1e-3  # seconds added to a pause, so that rounding never ends it before its timer
 
 
@@ -39,10 +42,10 @@ class Violation(Struct, frozen=True):
     moves: int
 
 
-def violation(definition: Definition, key: str, found: Sequence[Found]) -> Violation | None:
+def violation(definition: Definition, key: str, found: Sequence[Found], as_child: bool = False) -> Violation | None:
     """What was found, by the first way there that these times allow; None: they allow none of them."""
     for way in found:
-        rehearsal = Rehearsal(definition, key)
+        rehearsal = Rehearsal(definition, key, as_child)
         for move in way.path:
             rehearsal.play(move)
         if rehearsal.shows(way):
@@ -54,13 +57,13 @@ def violation(definition: Definition, key: str, found: Sequence[Found]) -> Viola
 class Rehearsal:
     """One instance in real time, as `drive` plays it."""
 
-    def __init__(self, definition: Definition, key: str) -> None:
-        """Not started yet."""
+    def __init__(self, definition: Definition, key: str, as_child: bool = False) -> None:
+        """Not started yet; as the child of a parent, if so."""
         self.said: list[str] = []
         self.bug = ""
         self.is_astray = False
         self._moves = 0
-        self._definition, self._key = definition, key
+        self._definition, self._key, self._as_child = definition, key, as_child
         self._now = NOW
         self._instance: Instance | None = None
         self._before: Instance | None = None
@@ -76,12 +79,18 @@ class Rehearsal:
         self._moves += 1
         self.said.append(f"{self._moves}. {self._in_words(move)}")
         match move.act:
-            case Act.TELL:
+            case Act.TELL | Act.START:
                 self._tell(move)
-            case Act.ANSWER:
+            case Act.ANSWER | Act.LAND:
                 self._answer(move)
             case Act.FAIL | Act.GIVE_UP:
                 self._fail(move)
+            case Act.UNWIND:
+                self._code.append("t.unwind()")
+                self._take(move.envelope)
+            case Act.VERB:
+                self._code.append(self._verb(move))
+                self._take(move.envelope)
             case Act.TIME:
                 self._let_time_pass(move)
             case Act.CANCEL:
@@ -96,6 +105,8 @@ class Rehearsal:
             return bool(self.bug)
         if self.bug or self._last is None:
             return False
+        if found.path[-1].act is Act.LAND:
+            return self._last.outcome is Outcome.STALE
         if found.is_dead_end:
             return self._instance is not None and not self._instance.status.is_end
         return found.what in wrong(self._definition, self._before, self._last)
@@ -111,7 +122,9 @@ class Rehearsal:
     def _fits(self, move: Move) -> bool:
         """Whether what the move answers or fires is there in real time."""
         instance, about = self._instance, move.envelope.reply_to
-        if instance is None or not about:
+        if instance is None:
+            return move.act in (Act.TELL, Act.START)
+        if not about or move.act in (Act.START, Act.UNWIND):
             return True
         calls = [exchange_id(instance, visit, call) for visit in instance.visits for call in visit.calls]
         return about in (*calls, *(instance.visit_id(visit) for visit in instance.visits)) or move.is_late
@@ -121,7 +134,10 @@ class Rehearsal:
     def _tell(self, move: Move) -> None:
         event = self._source.value(move.value)
         if self._instance is None:
-            self._code.append(f"t = drive({self._source.name(self._definition.cls)}, {event})")
+            how = ", as_child=True" if self._as_child else ""
+            self._code.append(f"t = drive({self._source.name(self._definition.cls)}, {event}{how})")
+        elif move.act is Act.START:
+            self._code.append("t.start_again()")
         else:
             via = "" if move.envelope.via == self._definition.key else f", via={move.envelope.via!r}"
             self._code.append(f"t.tell({event}{via})")
@@ -133,11 +149,24 @@ class Rehearsal:
         if move.envelope.kind is Kind.REFUSAL and not is_to_child(call) and move.envelope.clean != (call.attempt == 1):
             clean = f", clean={move.envelope.clean}"
         command = self._command(move, call)
+        if move.act is Act.LAND:
+            self._code.append(f"# {LANDS}")
         if move.is_late:
             self._code.append(f"t.late({command}, {reply}{clean})")
         else:
             self._code.append(f"t.expect({command}).answer({reply}{clean})")
         self._take(replace(move.envelope, attempt=call.attempt))
+
+    def _verb(self, move: Move) -> str:
+        request, reply = move.value
+        said = [repr(move.envelope.type)]
+        if request.step:
+            said.append(f"step={request.step!r}")
+        if request.why:
+            said.append(f"why={request.why!r}")
+        if reply is not None:
+            said.append(f"reply={self._source.value(reply)}")
+        return f"t.verb({', '.join(said)}{'' if request.undo else ', undo=False'})"
 
     def _fail(self, move: Move) -> None:
         name = move.envelope.reply_to
@@ -229,13 +258,16 @@ class Rehearsal:
 
     def _command(self, move: Move, call: Call) -> str:
         """What `expect` is given."""
-        if move.command is None:
+        is_undo = move.envelope.reply_to.endswith("/undo")
+        payload = call.undo if is_undo else call.command
+        if payload is None:
             self._source.need("orchestrator.testing", "Unwind")
             return f"Unwind({call.child!r})"
-        if call.child and call.unwinding is Undo.NONE:
+        command = cast(Any, decode)(self._definition.types[payload.type], payload.data, payload.version)
+        if call.child and not is_undo:
             self._source.need("orchestrator", "Child")
-            return f"Child({self._source.name(self._definition.types[call.child])}, {self._source.value(move.command)})"
-        return self._source.value(move.command)
+            return f"Child({self._source.name(self._definition.types[call.child])}, {self._source.value(command)})"
+        return self._source.value(command)
 
     def _in_words(self, move: Move) -> str:
         about = move.envelope.reply_to.rpartition("~")[2].partition("/")[2]
@@ -256,6 +288,19 @@ class Rehearsal:
                 return f"time passes: {move.envelope.type} {about}".rstrip()
             case Act.CANCEL:
                 return "an operator cancels"
+            case Act.VERB:
+                request, reply = move.value
+                step = f" {request.step}" if request.step else ""
+                given = "" if reply is None else f", with {self._source.value(reply)}"
+                return (
+                    f"an operator says {move.envelope.type}{step}{given}{'' if request.undo else ', not to be undone'}"
+                )
+            case Act.START:
+                return f"a parent starts it: {self._source.value(move.value)}"
+            case Act.UNWIND:
+                return "its parent undoes it"
+            case Act.LAND:
+                return f"{about}: {LANDS}"
 
 
 def _one_line(text: str) -> str:

@@ -9,7 +9,7 @@ from ..lazy import load_when_used
 if TYPE_CHECKING:
     from .instance import Bug, Call, CallKind, Do, Instance, Payload, Status, Then, Undo, Visit, VisitState
     from .limits import MachineLimits
-    from .react import fold, migrate, react, set_aside
+    from .react import fold, migrate, react, replay, set_aside
     from .timers import next_timer
     from .transition import Entry, Outcome, Transition
     from .turn import HandlerBug
@@ -29,7 +29,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "VisitState",
     ),
     "limits": ("MachineLimits",),
-    "react": ("fold", "migrate", "react", "set_aside"),
+    "react": ("fold", "migrate", "react", "replay", "set_aside"),
     "timers": ("next_timer",),
     "transition": ("Entry", "Outcome", "Transition"),
     "turn": ("HandlerBug",),
@@ -59,5 +59,6 @@ __all__ = [
     "migrate",
     "next_timer",
     "react",
+    "replay",
     "set_aside",
 ]

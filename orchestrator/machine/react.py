@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Raw
@@ -105,11 +105,20 @@ def migrate(definition: Definition, instance: Instance) -> Instance:
 def fold(definition: Definition, entries: Iterable[Entry], limits: MachineLimits = _DEFAULTS) -> Instance | None:
     """The instance that its history leads to (I2). None for an empty history."""
     instance: Instance | None = None
+    for transition in replay(definition, entries, limits):
+        instance = transition.instance
+    return instance
+
+
+def replay(definition: Definition, entries: Iterable[Entry], limits: MachineLimits = _DEFAULTS) -> Iterator[Transition]:
+    """The transitions of a history once more, from the first on (I2). Errors: HandlerBug, as `react`."""
+    instance: Instance | None = None
     for entry in entries:
         if instance is None and entry.message.kind is Kind.BUG:
             instance = _new(definition, entry.message, entry.at)
-        instance = react(definition, instance, entry.message, entry.at, limits).instance
-    return instance
+        transition = react(definition, instance, entry.message, entry.at, limits)
+        instance = transition.instance
+        yield transition
 
 
 def _handle(turn: Turn) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..definition import Definition
 from ..errors import AppError
@@ -13,18 +13,19 @@ SHOWN = 20
 
 def check_standing(app: str, sagas: Mapping[str, Definition], standing: Iterable[Standing]) -> None:
     """Errors: AppError, naming the open instances whose saga, step or migration is not in this code."""
-    problems = [line for each in standing for line in _problems(sagas, each)]
-    if not problems:
+    found = [line for each in standing for line in problems(sagas, each)]
+    if not found:
         return
-    shown = "".join(f"\n  {line}" for line in problems[:SHOWN])
-    more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    shown = "".join(f"\n  {line}" for line in found[:SHOWN])
+    more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     raise AppError(
         f"app {app!r} cannot go on with what is stored:{shown}{more}\n"
         "bring back what is missing, add the migration, or end these instances with the code they were begun with"
     )
 
 
-def _problems(sagas: Mapping[str, Definition], standing: Standing) -> Iterable[str]:
+def problems(sagas: Mapping[str, Definition], standing: Standing) -> Iterator[str]:
+    """What this code lacks for open instances that stand so."""
     others = f" and {standing.count - 1} more" if standing.count > 1 else ""
     where = f"{standing.saga}/{standing.key}{others}"
     definition = sagas.get(standing.saga)

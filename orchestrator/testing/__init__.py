@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..checking import Report, Violation, check
 from ..lazy import load_when_used
 
 if TYPE_CHECKING:
+    from ..checking import Report, Violation, check
+    from ..checking.audit import Audit, Books, Delivered, Effect, audit
+    from .collecting import sagas_of as sagas_of
     from .conformance import BusConformance, StoreConformance
     from .contract import ParticipantContract
     from .drive import Dialogue, Unwind, drive
@@ -16,6 +18,9 @@ if not TYPE_CHECKING:
     load_when_used(
         __name__,
         {
+            ".checking": ("Report", "Violation", "check"),
+            ".checking.audit": ("Audit", "Books", "Delivered", "Effect", "audit"),
+            "collecting": ("sagas_of",),
             "conformance": ("BusConformance", "StoreConformance"),
             "contract": ("ParticipantContract",),
             "drive": ("Dialogue", "Unwind", "drive"),
@@ -23,13 +28,18 @@ if not TYPE_CHECKING:
     )
 
 __all__ = [
+    "Audit",
+    "Books",
     "BusConformance",
+    "Delivered",
     "Dialogue",
+    "Effect",
     "ParticipantContract",
     "Report",
     "StoreConformance",
     "Unwind",
     "Violation",
+    "audit",
     "check",
     "drive",
 ]

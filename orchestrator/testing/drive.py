@@ -17,10 +17,11 @@ from ..errors import BadMessage
 from ..machine import HandlerBug, Instance, Outcome, Status, Transition, next_timer, react, set_aside
 from ..messages import Command, Done, Event, Failure, Message, Refusal, decode, encode, type_name, type_version
 from ..saga import Child, Saga, decode_state, definition_of, encode_state
-from ..wire import NULL, Envelope, Kind, Outgoing, Request, Route, Verb
+from ..wire import NULL, Address, Envelope, Kind, Outgoing, Request, Route, Verb
 
 START = 1_700_000_000.0  # when every dialogue begins: 2023-11-14 22:13:20 UTC
 MAX_TIMERS = 100_000
+PARENT = Address("Parent", "parent-1")  # who starts a child
 
 
 class Unwind(msgspec.Struct, frozen=True):
@@ -29,19 +30,19 @@ class Unwind(msgspec.Struct, frozen=True):
     saga: str
 
 
-def drive(saga: type[Saga], event: Event, *, key: str = "") -> Dialogue:
+def drive(saga: type[Saga], event: Event, *, key: str = "", as_child: bool = False) -> Dialogue:
     """Start an instance of `saga` with its starting event; returns the dialogue to go on with.
 
-    `key`: the instance's key, by default the event's field that the saga names. Errors: AssertionError when the event
-    does not start the saga, or the saga's own code raised.
+    `key`: the instance's key, by default the event's field that the saga names. `as_child`: a parent starts it (R22).
+    Errors: AssertionError when the event does not start the saga, or the saga's own code raised.
     """
-    return Dialogue(definition_of(saga), event, key)
+    return Dialogue(definition_of(saga), event, key, as_child)
 
 
 class Dialogue:
     """One instance under test. A method raises AssertionError, with the story so far, when the saga does otherwise."""
 
-    def __init__(self, definition: Definition, event: Event, key: str = "") -> None:
+    def __init__(self, definition: Definition, event: Event, key: str = "", as_child: bool = False) -> None:
         """Begin; `drive` is the usual way."""
         self.definition = definition
         self.now = START
@@ -53,8 +54,13 @@ class Dialogue:
         self._ever: dict[str, Outgoing] = {}  # every command sent, its latest attempt
         self._unmet: list[Outgoing] = []
         self._asked: Outgoing | None = None
+        self._answered: Envelope | None = None
         self._key = key or str(getattr(event, definition.key))
-        self.tell(event)
+        self._start: Envelope | None = self._start_of(event) if as_child else None
+        if self._start is None:
+            self.tell(event)
+        else:
+            self._take(self._start)
         if self.instance is None:
             raise AssertionError(f"{type(event).__name__} does not start {definition.name}")
 
@@ -79,6 +85,11 @@ class Dialogue:
     def last(self) -> Transition:
         """The latest transition: its outcome and notes say what the last message did."""
         return self.history[-1]
+
+    @property
+    def answer_to_parent(self) -> Envelope | None:
+        """The latest answer to the parent of a child, or None (R22)."""
+        return self._answered
 
     # What the saga is expected to send.
 
@@ -158,6 +169,15 @@ class Dialogue:
         self.now = until
         return self
 
+    def let_time_pass(self, timers: int = 100) -> Self:
+        """Timers fire one after another, until none is armed any more, or so many have; for what may never end."""
+        for _ in range(timers):
+            due = self._instance.wake_at
+            if due is None:
+                break
+            self.wait(max(0.0, due - self.now))
+        return self
+
     def verb(
         self, verb: Verb | str, *, step: str = "", why: str = "", reply: Message | None = None, undo: bool = True
     ) -> Self:
@@ -178,6 +198,24 @@ class Dialogue:
     def cancel(self, why: str = "") -> Self:
         """An operator cancels it."""
         return self.verb(Verb.CANCEL, why=why)
+
+    # What the parent of a child says (R22).
+
+    def start_again(self) -> Self:
+        """The parent starts it once more."""
+        assert self._start is not None, "give drive as_child=True"
+        return self._take(replace(self._start, id=f"{self._key}@{next(self._ids)}"))
+
+    def unwind(self) -> Self:
+        """The parent undoes it."""
+        id = f"{self._key}/undo"
+        return self._take(Envelope(id, Kind.UNWIND, "Unwind", reply_to=id, attempt=1, answer_to=PARENT, time=self.now))
+
+    def _start_of(self, event: Event) -> Envelope:
+        name, version, data = type_name(type(event)), type_version(type(event)), Raw(encode(event))
+        return Envelope(
+            self._key, Kind.START, name, data, reply_to=self._key, attempt=1, answer_to=PARENT, version=version
+        )
 
     # The inside.
 
@@ -209,7 +247,8 @@ class Dialogue:
         elif row.envelope.kind in (Kind.COMMAND, Kind.START, Kind.UNWIND):
             self._open[row.name] = self._ever[row.name] = row
         else:
-            return  # an answer to a parent
+            self._answered = row.envelope
+            return
         self._unmet = [other for other in self._unmet if other.name != row.name]
         self._unmet.append(row)
 

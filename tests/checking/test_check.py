@@ -24,7 +24,6 @@ from . import wrong
 
 SOUND = [
     cast.Linear,
-    cast.NoWayBack,
     cast.Branches,
     cast.FanOut,
     cast.Approval,
@@ -51,14 +50,35 @@ WRONG: list[tuple[Any, str, int, str]] = [
         3,
         "answer(Reserved(reservation='reservation-1', mood",
     ),
-    (wrong.Forever, "a dead end: from approval", 2, "t.wait(1e9)"),
+    (wrong.Forever, "a dead end: from approval", 2, "t.let_time_pass()"),
     (wrong.Hasty, "left.refused: no_left raises left decides to leave", 2, ".answer(SoldOut())"),
     (wrong.Forgetful, "reserve may have taken effect, but its compensation had nothing to undo", 2, ".fail()"),
     (wrong.Demanding, "reserve.compensate: release raises IndexError", 1, "drive(Demanding, Placed("),
     (wrong.Scribbling, "release wrote to the saga", 1, "drive(Scribbling, Placed("),
     (wrong.Late, "on: cancelled raises AssertionError: too late", 3, "t.tell(Cancelled(order='order-1'))"),
     (wrong.Parent, "pack.on: packed raises KeyError", 4, "t.expect(Child(Pack, Placed("),
-    (wrong.Circle, "a dead end: from approval no message leads to an end within 5 visits", 1, "t.wait(1e9)"),
+    (wrong.Circle, "a dead end: from approval no message leads to an end", 1, "t.let_time_pass()"),
+    (wrong.Counting, "a dead end: from approval no message leads to an end within 10 visits", 1, "t.let_time_pass()"),
+    (wrong.TooLate, "charge may have taken effect, but its compensation had nothing to undo", 2, ".fail()"),
+    (
+        wrong.TooLate,
+        "charge was done and is not undone: its compensation has something to undo only since",
+        4,
+        "Receipt(",
+    ),
+    (
+        wrong.Unheard,
+        "unhandled refusal: deliver may answer SoldOut when there is only forward",
+        4,
+        ".answer(SoldOut())",
+    ),
+    (
+        cast.NoWayBack,
+        "unhandled refusal: rush may answer Declined when there is only forward",
+        4,
+        "Rush(order='order-1')",
+    ),
+    (wrong.Partial, "reserve.compensate: release raises RuntimeError: the third was forgotten", 2, "product=3"),
     (wrong.Overdue, "reserve.failed: no_answer raises TimeoutError: no answer", 2, "t.wait("),
     (wrong.Overdue, "approval.late: overdue raises RuntimeError: nobody came", 2, "t.now += "),
     (wrong.Again, "reserve.failed: no_answer raises LookupError: twice", 4, ".fail()"),
@@ -81,9 +101,10 @@ def test_a_mistake_is_found_with_the_shortest_way_there(saga: Any, what: str, mo
     assert line in found.test
 
 
+@pytest.mark.parametrize("how", [{}, {"no_tombstones": True}, {"verbs": True}, {"as_child": True}], ids=str)
 @pytest.mark.parametrize("saga", dict.fromkeys(row[0] for row in WRONG), ids=lambda saga: saga.__name__)
-def test_the_test_that_is_handed_out_fails_because_of_the_mistake(saga: Any) -> None:
-    for violation in check(saga, strict=False).violations:
+def test_the_test_that_is_handed_out_fails_because_of_the_mistake(saga: Any, how: dict[str, bool]) -> None:
+    for violation in check(saga, strict=False, visits=3, **how).violations:
         names: dict[str, Any] = {}
         exec(violation.test, names)
         [test] = [value for name, value in names.items() if name.startswith("test_")]
@@ -122,10 +143,32 @@ def test_what_is_worth_a_look() -> None:
     choosy = check(cast.Choosy)
     assert "the undo of maybe is never asked for" in choosy.lints
     assert choosy.missing == ("maybe.compensate: unship",)
-    assert choosy.cut
     linear = check(cast.Linear)
     assert linear.without_tombstone == ("reserve", "charge")
     assert "ship: ship#1 failed: failed; the pivot is passed, there is only forward" in linear.parked
+
+
+def test_times_are_worth_a_look() -> None:
+    never, no_timeout = check(wrong.Stubborn).lints
+    assert never == "reserve: its attempts never end, and there is no time limit: it never gives up"
+    assert no_timeout == "charge: an attempt has no timeout: a lost command is never sent again"
+
+
+def test_a_participant_without_tombstones_is_found_by_what_it_does_after_its_undo() -> None:
+    assert check(cast.Linear).ok  # they keep them (R7)
+    report = check(cast.Linear, no_tombstones=True, strict=False)
+    reserve, charge = report.violations
+    assert reserve.what == "missing tombstone: reserve is done after its undo, and nothing undoes it (R7, I5)"
+    assert reserve.moves == 4
+    started, left, undone, landed = (line for line in reserve.dialogue.splitlines() if not line.startswith("  "))
+    assert started.startswith("1. the outside: Placed(")
+    assert left.startswith(("2. an operator cancels", "2. reserve#1 fails in every attempt"))
+    assert undone == "3. the undo of reserve#1 is answered: Done()"
+    assert landed.startswith("4. reserve#1: the do comes only now, or a second time: without a tombstone it is done")
+    assert "t.late(Reserve(order='order-1'), Reserved())" in reserve.test
+    assert charge.moves == 5
+    [only] = check(cast.Linear, no_tombstones=[cast.Charge], strict=False).violations
+    assert "charge" in only.what
 
 
 def test_a_machine_that_breaks_a_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

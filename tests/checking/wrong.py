@@ -336,3 +336,132 @@ class Votes(Saga, key="order", starts=Placed):
     def approved(self, event: Approved) -> Stay | None:
         self.votes += 1
         return Stay() if self.votes < 5 else None
+
+
+class Receipt(Event):
+    number: str
+
+
+class Broke(Refusal):
+    pass
+
+
+class Charge(Command[Receipt, Broke]):
+    order: str
+
+
+class Refund(Command):
+    receipt: str
+
+
+class TooLate(Saga, key="order", starts=Placed):
+    """What undoes the first step is known only after the second: its undo is registered too late."""
+
+    order: str
+    receipt: str = ""
+
+    @step
+    def charge(self) -> Charge:
+        return Charge(self.order)
+
+    @charge.compensate
+    def refund(self) -> Refund | None:
+        return Refund(self.receipt) if self.receipt else None
+
+    @step(undo=None)
+    def book(self) -> Charge:
+        return Charge(self.order)
+
+    @book.on
+    def booked(self, reply: Receipt) -> None:
+        self.receipt = reply.number
+
+    @step(undo=None)
+    def reserve(self) -> Reserve:
+        return Reserve(self.order)
+
+
+class Unheard(Saga, key="order", starts=Placed):
+    """Past its pivot a step may be refused, and nothing takes the refusal."""
+
+    order: str
+
+    @step
+    def reserve(self) -> Reserve:
+        return Reserve(self.order)
+
+    @reserve.compensate
+    def release(self) -> Release:
+        return Release(self.order)
+
+    @step(pivot=True)
+    def charge(self) -> Charge:
+        return Charge(self.order)
+
+    @charge.compensate
+    def refund(self) -> Refund:
+        return Refund(self.order)
+
+    @step
+    def deliver(self) -> Reserve:
+        return Reserve(self.order)
+
+
+class Counting(Saga, key="order", starts=Placed):
+    """Only comes back to its wait, and counts how often."""
+
+    order: str
+    rounds: int = 0
+
+    @step
+    def approval(self) -> Wait:
+        return Wait(days(1))
+
+    @approval.late
+    def again(self) -> Goto:
+        self.rounds += 1
+        return Goto(self.even if self.rounds % 2 else self.approval)
+
+    @step
+    def even(self) -> Wait:
+        return Wait(days(1))
+
+    @even.late
+    def back(self) -> Goto:
+        self.rounds += 1
+        return Goto(self.approval)
+
+
+class Partial(Saga, key="order", starts=Placed):
+    """Of three at once, one alone has an undo that forgets it: elements are not alike."""
+
+    order: str
+    done: bool = False
+
+    @step
+    def reserve(self) -> list[Reserve]:
+        return [Reserve(self.order, number) for number in (1, 2, 3)]
+
+    @reserve.on
+    def reserved(self, reply: Reserved) -> None:
+        self.done = True
+
+    @reserve.compensate
+    def release(self, command: Reserve) -> Release | None:
+        if self.done and command.product == 3:
+            raise RuntimeError("the third was forgotten")
+        return Release(str(command.product))
+
+
+class Stubborn(Saga, key="order", starts=Placed):
+    """A step whose attempts never end; one whose attempts have no timeout."""
+
+    order: str
+
+    @step(undo=None, retry=Retry(attempts=10**9))
+    def reserve(self) -> Reserve:
+        return Reserve(self.order)
+
+    @step(undo=None, retry=Retry(timeout=float("inf")))
+    def charge(self) -> Charge:
+        return Charge(self.order)
