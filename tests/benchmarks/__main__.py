@@ -1,0 +1,26 @@
+"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth]`, see `--help` of each.
+
+versus (the default): the order saga beside its peers and beside what SQLite allows.
+shapes: other sagas. growth: with much in the store.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.benchmarks import versus
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["growth", *rest]:
+            from tests.benchmarks import growth
+
+            growth.main(rest)
+        case ["shapes", *rest]:
+            from tests.benchmarks import shapes
+
+            shapes.main(rest)
+        case ["versus", *rest]:
+            versus.main(rest)
+        case rest:
+            versus.main(rest)
