@@ -48,15 +48,18 @@ class Secret(Generic[V]):
         return hash(self._value)
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, known: bytes | None = None) -> bytes:
     """The JSON of a message or a state: equal values give equal bytes, and decoding them gives an equal value.
 
+    `known`: what a value of this class was encoded to before; the same bytes again are readable, and are not read.
     Errors: BadMessage, if a field holds what its annotation does not promise, NaN, infinity, or what JSON cannot carry.
     """
     try:
         data = _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadMessage(f"{type(value).__name__} cannot be stored: {error}") from error
+    if data == known:
+        return data
     back = decode(type(value), data)  # what is committed must be readable: better a bug now than a lost instance
     if back != value:
         raise BadMessage(f"{_difference(value, back)} would not come back as it is: give it what its annotation says")
@@ -84,12 +87,13 @@ def lifted(name: str, lift: Callable[[dict[str, Any]], dict[str, Any]], stored: 
 
 
 def _decoder(cls: type) -> msgspec.json.Decoder[Any]:
-    if cls not in _decoders:
-        _decoders[cls] = msgspec.json.Decoder(cls, dec_hook=_from_json)
+    found = _decoders.get(cls)
+    if found is None:
+        found = _decoders[cls] = msgspec.json.Decoder(cls, dec_hook=_from_json)
         held = repr(mi.type_info(cls))
         if "DecimalType" in held or "CustomType" in held:  # a Secret is of a custom type
             _with_decimals.add(cls)
-    return _decoders[cls]
+    return found
 
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -22,29 +23,32 @@ class Handling(Struct, frozen=True):
     causation_id: str = ""
 
 
-_handling: ContextVar[tuple[Handling, float, str] | None] = ContextVar("handling", default=None)
+About = Callable[[], tuple[Handling, float, str]]
+_handling: ContextVar[About | None] = ContextVar("handling", default=None)
 
 
 class handling:
-    """Let the code inside ask about `message`, handled at `at` (seconds since 1970); ids are unique in `scope`."""
+    """Let the code inside ask: `about` gives the message, the moment it is handled at (seconds since 1970), and the
+    scope in which ids are unique. Few handlers ask, so it is called only then.
+    """
 
-    __slots__ = ("_current", "_token")
+    __slots__ = ("_about", "_token")
 
-    def __init__(self, message: Handling, at: float, scope: str) -> None:
-        self._current = (message, at, scope)
+    def __init__(self, about: About) -> None:
+        self._about = about
 
     def __enter__(self) -> None:
-        self._token = _handling.set(self._current)
+        self._token = _handling.set(self._about)
 
     def __exit__(self, *exc: object) -> None:
         _handling.reset(self._token)
 
 
 def _current() -> tuple[Handling, float, str]:
-    current = _handling.get()
-    if current is None:
+    about = _handling.get()
+    if about is None:
         raise OrchestratorError("now(), unique_id() and delivery() answer only inside a saga's step or handler")
-    return current
+    return about()
 
 
 def now() -> datetime:

@@ -7,6 +7,9 @@ from enum import StrEnum
 import msgspec
 from msgspec import Raw, Struct
 
+# `gc=False` here and in the machine: values that hold no cycle need no visit of the garbage collector, which took an
+# eighth of the daemon's time.
+
 NOTHING = Raw(b"{}")
 NULL = Raw(b"null")
 
@@ -27,7 +30,7 @@ class Kind(StrEnum):
     NEXT = "next"  # the next of the messages that queued behind a bug
 
 
-class Address(Struct, frozen=True, order=True):
+class Address(Struct, frozen=True, order=True, gc=False):
     """Names one instance: the saga's name and the instance's key."""
 
     saga: str
@@ -37,7 +40,7 @@ class Address(Struct, frozen=True, order=True):
         return f"{self.saga}/{self.key}"
 
 
-class Envelope(Struct, frozen=True, omit_defaults=True):
+class Envelope(Struct, frozen=True, omit_defaults=True, gc=False):
     """One message as it is carried, stored in history and folded again.
 
     `data` is the payload as JSON. `time` is when it was made, in seconds since 1970 UTC. `saga` and `key` name the
@@ -83,7 +86,7 @@ class Route(StrEnum):
     LISTENER = "listener"  # one event for one listener of this process
 
 
-class Outgoing(Struct, frozen=True, omit_defaults=True):
+class Outgoing(Struct, frozen=True, omit_defaults=True, gc=False):
     """A row of the outbox: stored in a transition's commit, taken out by the commit that settles it.
 
     `name` identifies the row (the command's id, the event's id, `event>listener`); putting a row of the same name
@@ -114,7 +117,7 @@ class Verb(StrEnum):
     DROP = "drop"
 
 
-class Request(Struct, frozen=True, omit_defaults=True):
+class Request(Struct, frozen=True, omit_defaults=True, gc=False):
     """The data of a VERB envelope, whose type is the verb and whose user is who asked.
 
     `step` is for skip, done and (optionally) retry; `element` one of a list step's; `reply` the JSON of done's reply,
@@ -130,7 +133,7 @@ class Request(Struct, frozen=True, omit_defaults=True):
     undo: bool = True
 
 
-class DeadLetter(Struct, frozen=True, omit_defaults=True):
+class DeadLetter(Struct, frozen=True, omit_defaults=True, gc=False):
     """A message nobody could use, kept for a person: with the reason, and its bytes if it could not be decoded."""
 
     at: float

@@ -6,7 +6,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ..retry import Retry
-from ..wire import NOTHING, Kind, Outgoing, Route
+from ..wire import NOTHING, Address, Kind, Outgoing, Route
 from .instance import Call, CallKind, Instance, Payload, Undo, Visit
 from .turn import Turn, silence
 
@@ -82,7 +82,8 @@ def label(visit: Visit, call: Call) -> str:
 
 def _row(turn: Turn, visit: Visit, call: Call) -> Outgoing:
     instance = turn.instance
-    name = exchange_id(turn.instance, visit, call)
+    sender = instance.address
+    name = exchange_id(instance, visit, call)
     undoing = call.unwinding is Undo.ASKED
     payload = (call.undo if undoing else call.command) or UNWIND
     if is_to_child(call):
@@ -90,23 +91,15 @@ def _row(turn: Turn, visit: Visit, call: Call) -> Outgoing:
         # a later attempt is another message: the child's inbox knows the first one
         id = name if call.attempt == 1 else f"{name}@{call.attempt}"
         assert call.command is not None and call.child
-        letter = replace(
-            turn.envelope(kind, id, UNWIND if undoing else payload),
-            saga=call.child,
-            key=instance.command_id(visit, call),
-            reply_to=name,
-            attempt=call.attempt,
-            answer_to=instance.address,
-        )
-        return Outgoing(name=name, route=Route.INSTANCE, envelope=letter, sender=instance.address)
-    letter = replace(
-        turn.envelope(Kind.COMMAND, name, payload), saga=instance.saga, key=instance.key, attempt=call.attempt
-    )
+        child = Address(call.child, instance.command_id(visit, call))
+        letter = turn.envelope(kind, id, UNWIND if undoing else payload, child, call.attempt)
+        letter = replace(letter, reply_to=name, answer_to=sender)
+        return Outgoing(name=name, route=Route.INSTANCE, envelope=letter, sender=sender)
     return Outgoing(
         name=name,
         route=Route.COMMAND,
-        envelope=letter,
+        envelope=turn.envelope(Kind.COMMAND, name, payload, sender, call.attempt),
         deadline=call.timeout_at,
         undoes=instance.command_id(visit, call) if undoing else "",
-        sender=instance.address,
+        sender=sender,
     )

@@ -17,6 +17,10 @@ from .turn import HandlerBug, Turn
 from .unwinding import UNANSWERED, go_back, pivot_must_be_waited_for, unwind
 from .visits import finish, pass_pivot, payload, store_undo
 
+# Looking up a member of an Enum costs ten times a name of the module; these are asked of every call in every turn.
+_WAITING, _ASKED, _NONE = Do.WAITING, Do.ASKED, Undo.NONE
+_OVER = (Do.YES, Do.CLEAN, Do.SKIPPED)
+
 
 def proceed(turn: Turn) -> None:
     """Go on until every way forward waits for a message: undos first, then what they held up, then the next steps."""
@@ -66,13 +70,14 @@ def enter(turn: Turn, step: StepDefinition) -> None:
 
 def feed(turn: Turn, visit: Visit) -> None:
     """Send what waits for its turn, as far as `at_once` allows."""
-    at_once = turn.step_of(visit).at_once or len(visit.calls)
-    under_way = sum(call.do is Do.ASKED and not call.parked for call in visit.calls)
-    for call in visit.calls:
-        if call.do is Do.WAITING and call.unwinding is Undo.NONE and under_way < at_once:
-            call.do = Do.ASKED
-            ask(turn, visit, call)
-            under_way += 1
+    waiting = [call for call in visit.calls if call.do is _WAITING and call.unwinding is _NONE]
+    if not waiting:
+        return
+    under_way = sum([call.do is _ASKED and not call.parked for call in visit.calls])
+    room = (turn.step_of(visit).at_once or len(visit.calls)) - under_way
+    for call in waiting[: max(0, room)]:
+        call.do = _ASKED
+        ask(turn, visit, call)
 
 
 def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
@@ -117,7 +122,7 @@ def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: Any, index: int)
 
 def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
     """The visits whose end lets this one start (R7): the latest of each predecessor; after a Goto, all open ends."""
-    live = [v for v in turn.instance.visits if v.state is not VisitState.UNDONE and not v.closed]
+    live = [visit for visit in turn.instance.visits if not visit.closed and visit.state is not VisitState.UNDONE]
     latest = {visit.step: visit.serial for visit in live}
     found = tuple(latest[name] for name in step.after if name in latest)
     if found or not step.after:
@@ -135,25 +140,27 @@ def _finish_settled(turn: Turn) -> bool:
         if visit.waiting or visit.parked:
             continue
         feed(turn, visit)
-        if all(_is_settled(call) for call in visit.calls):
+        if _is_settled(visit):
             finish(turn, visit)
             moved = True
     return moved
 
 
-def _is_settled(call: Call) -> bool:
-    if call.parked or call.do in (Do.WAITING, Do.ASKED) or call.unwinding in UNANSWERED:
-        return False
-    return call.do in (Do.YES, Do.CLEAN, Do.SKIPPED) or call.unwinding is not Undo.NONE
+def _is_settled(visit: Visit) -> bool:
+    for call in visit.calls:  # a plain loop, as in `unanswered`
+        do, unwinding = call.do, call.unwinding
+        if do is _ASKED or do is _WAITING or call.parked or unwinding in UNANSWERED:
+            return False
+        if unwinding is _NONE and do not in _OVER:
+            return False
+    return True
 
 
 def _enter_next(turn: Turn) -> bool:
     passed = turn.instance.passed
-    under_way = {visit.step for visit in turn.open_visits()}
-    for step in turn.definition.steps.values():
-        if step.name in passed or step.name in under_way:
-            continue
-        if all(name in passed for name in step.after):
+    under_way = [visit.step for visit in turn.open_visits()]
+    for name, step in turn.definition.steps.items():
+        if name not in passed and name not in under_way and all(each in passed for each in step.after):
             enter(turn, step)
             return True
     return False

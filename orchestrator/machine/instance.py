@@ -20,13 +20,14 @@ class Status(StrEnum):
     COMPENSATED = "compensated"
     KILLED = "killed"
 
-    @property
-    def is_end(self) -> bool:
-        """Whether nothing moves any more."""
-        return self not in (Status.RUNNING, Status.COMPENSATING)
+    is_end: bool
+    """Whether nothing moves any more."""
+
+    def __init__(self, value: str) -> None:
+        self.is_end = value not in ("running", "compensating")
 
 
-class Payload(Struct, frozen=True):
+class Payload(Struct, frozen=True, gc=False):
     """A message a step sends: its wire type and its JSON."""
 
     type: str
@@ -67,7 +68,7 @@ class Undo(StrEnum):
     NOTHING = "nothing"  # there was nothing to undo, or it may stand (undo=None)
 
 
-class Call(Struct, omit_defaults=True, kw_only=True):
+class Call(Struct, omit_defaults=True, kw_only=True, gc=False):
     """One command, query, child or published event of a visit, and its undo, stored before it leaves (R5).
 
     `attempt`, `first_at`, `timeout_at`, `retry_at`, `parked` and `error` belong to the exchange that is under way:
@@ -115,7 +116,7 @@ class VisitState(StrEnum):
     UNDONE = "undone"
 
 
-class Visit(Struct, omit_defaults=True, kw_only=True):
+class Visit(Struct, omit_defaults=True, kw_only=True, gc=False):
     """One stay in a step. `after` are the positions (`serial`) of the visits whose end let it start (R7)."""
 
     serial: int
@@ -133,21 +134,21 @@ class Visit(Struct, omit_defaults=True, kw_only=True):
     parked: str = ""  # the step itself needs a person, not one of its calls
 
 
-class Then(Struct, frozen=True, omit_defaults=True):
+class Then(Struct, frozen=True, omit_defaults=True, gc=False):
     """What follows when the undos under way are answered (R21): a Goto's step, or the end for Finish."""
 
     step: str = ""  # empty: finish
     source: tuple[int, ...] = ()
 
 
-class Bug(Struct, frozen=True):
+class Bug(Struct, frozen=True, gc=False):
     """The message an instance is parked over, and the traceback its handler raised (R15)."""
 
     message: Envelope
     error: str
 
 
-class Instance(Struct, omit_defaults=True, kw_only=True):
+class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
     """All that is stored of one run. Ended instances keep their visits for people to read."""
 
     saga: str

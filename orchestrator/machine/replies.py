@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
@@ -56,20 +55,18 @@ def reply(turn: Turn) -> None:
 
 def find(turn: Turn, reply_to: str) -> tuple[Visit, Call, bool] | None:
     """The call a command id names in this run, and whether the id is its undo's."""
-    is_undo = reply_to.endswith("/undo")
-    tail = _TAIL.search(reply_to.removesuffix("/undo"))
-    if tail is None:
-        return None
+    command_id = reply_to.removesuffix("/undo")
+    place, _, number = command_id.rpartition("/")[2].partition("#")
+    step, _, element = place.partition("[")
     for visit in turn.instance.visits:
-        if visit.step != tail["step"] or visit.number != int(tail["number"]):
+        if visit.step != step or str(visit.number) != number:
             continue
         for call in visit.calls:
-            if turn.instance.command_id(visit, call) == reply_to.removesuffix("/undo"):
-                return visit, call, is_undo
+            if element and f"{call.index}]" != element:
+                continue  # before its id is made: a list step may have thousands
+            if turn.instance.command_id(visit, call) == command_id:
+                return visit, call, command_id != reply_to
     return None
-
-
-_TAIL = re.compile(r"/(?P<step>[^/\[#]+)(?:\[\d+\])?#(?P<number>\d+)$")
 
 
 def attempt_timed_out(turn: Turn, visit: Visit, call: Call) -> None:

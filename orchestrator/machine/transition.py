@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     WAITING = "waiting"  # no such instance yet: the waiting room (R11)
 
 
-class Transition(Struct, frozen=True, kw_only=True):
+class Transition(Struct, frozen=True, kw_only=True, gc=False):
     """One atomic change of the store (R1). Made by the machine for an instance; by the shell for housekeeping,
     then without `instance`.
 
@@ -53,7 +53,7 @@ class Transition(Struct, frozen=True, kw_only=True):
     seen: tuple[tuple[str, str], ...] = ()
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """A history row: the n-th transition of an instance, with the message itself (R1)."""
 
     version: int

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from msgspec import Raw
@@ -16,10 +16,13 @@ from ..definition import Definition, StepDefinition
 from ..errors import OrchestratorError
 from ..messages import decode
 from ..saga import Saga, decode_state, definition_of, encode_state
-from ..wire import DeadLetter, Envelope, Kind, Outgoing, Route
+from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Route
 from .instance import Call, Do, Instance, Payload, Undo, Visit, VisitState
 from .limits import MachineLimits
 from .transition import Outcome, Transition
+
+_TO_ALL = Address("", "")
+_OPEN = VisitState.OPEN  # looking up a member of an Enum costs ten times a name of the module
 
 
 class HandlerBug(OrchestratorError):
@@ -28,6 +31,22 @@ class HandlerBug(OrchestratorError):
 
 class Turn:
     """Everything one message changes, until it is a Transition. Only the copy is touched; a raise leaves nothing."""
+
+    __slots__ = (
+        "_before",
+        "_saga",
+        "arrived",
+        "dead",
+        "definition",
+        "instance",
+        "limits",
+        "message",
+        "notes",
+        "now",
+        "outcome",
+        "put",
+        "remove",
+    )
 
     def __init__(
         self, definition: Definition, instance: Instance, message: Envelope, now: float, limits: MachineLimits
@@ -46,7 +65,6 @@ class Turn:
         self.remove: dict[str, None] = {}
         self.dead: list[DeadLetter] = []
         self._saga: Any = None
-        self._seen: Handling | None = None
 
     # What the turn becomes.
 
@@ -59,7 +77,7 @@ class Turn:
             outcome=self.outcome,
             notes=tuple(self.notes),
             put=tuple(self.put.values()),
-            remove=tuple(name for name in self.remove if name not in self.put),
+            remove=tuple([name for name in self.remove if name not in self.put]),
             dead=tuple(self.dead),
         )
 
@@ -87,7 +105,7 @@ class Turn:
 
     def open_visits(self) -> list[Visit]:
         """The visits under way, in the order entered."""
-        return [visit for visit in self.instance.visits if visit.state is VisitState.OPEN]
+        return [visit for visit in self.instance.visits if visit.state is _OPEN]
 
     # The user's code.
 
@@ -116,7 +134,7 @@ class Turn:
     def compensation(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a `.compensate`: it may run again any time, so it must not write."""
         result = self._run(scope, function, self.saga, *arguments)
-        if bytes(self._encoded()) != bytes(self.instance.state):
+        if self._encoded() is not self.instance.state:
             raise HandlerBug(
                 f"{self.definition.name}.{function.__name__} wrote to the saga: a compensation must not write"
             )
@@ -130,34 +148,36 @@ class Turn:
         return decode(cls, data, version)
 
     def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        instance = self.instance
         try:
-            with handling(self._handling(), self.now, f"{instance.saga}/{instance.key}~{instance.run}/{scope}"):
+            with handling(partial(self._about, scope)):
                 return function(*arguments)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise HandlerBug(_users_traceback(error)) from error
 
-    def _handling(self) -> Handling:
-        """The message as the user's code may see it; made once for all the handlers it leads to."""
-        message = self.message
-        if self._seen is None or self._seen.id != message.id:
-            self._seen = Handling(
-                id=message.id,
-                type=message.type,
-                time=datetime.fromtimestamp(message.time, UTC),
-                user=message.user,
-                correlation_id=message.correlation_id or self.instance.correlation_id,
-                causation_id=message.causation_id,
-            )
-        return self._seen
+    def _about(self, scope: str) -> tuple[Handling, float, str]:
+        """The message as the user's code may see it."""
+        message, instance = self.message, self.instance
+        seen = Handling(
+            id=message.id,
+            type=message.type,
+            time=datetime.fromtimestamp(message.time, UTC),
+            user=message.user,
+            correlation_id=message.correlation_id or instance.correlation_id,
+            causation_id=message.causation_id,
+        )
+        return seen, self.now, f"{instance.saga}/{instance.key}~{instance.run}/{scope}"
 
     def _encoded(self) -> Raw:
+        """The saga's state as it is now; the very value stored, if that is the same."""
+        stored = self.instance.state
+        known = bytes(stored)
         try:
-            return Raw(encode_state(self._saga))
+            state = encode_state(self._saga, known)
         except Exception as error:
             raise HandlerBug(f"the state of {self.definition.name} cannot be stored: {error}") from error
+        return stored if state == known else Raw(state)
 
     def _save(self) -> None:
         self.instance.state = self._encoded()
@@ -176,21 +196,25 @@ class Turn:
         """Take a row out of the outbox that became pointless (R1)."""
         self.put.pop(name, None)
         self.remove[name] = None
-        self.instance.held = [row for row in self.instance.held if row.name != name]
+        if self.instance.held:
+            self.instance.held = [row for row in self.instance.held if row.name != name]
 
     def publish(self, name: str, event: Payload) -> None:
         """Publish an event under a derived id (R3)."""
         envelope = self.envelope(Kind.EVENT, name, event)
         self.send(Outgoing(name=name, route=Route.EVENT, envelope=envelope, sender=self.instance.address))
 
-    def envelope(self, kind: Kind, id: str, payload: Payload) -> Envelope:
-        """A message of this instance's making."""
+    def envelope(self, kind: Kind, id: str, payload: Payload, address: Address = _TO_ALL, attempt: int = 0) -> Envelope:
+        """A message of this instance's making, to (or in the name of) the instance at `address`."""
         return Envelope(
             id=id,
             kind=kind,
             type=payload.type,
             data=payload.data,
             time=self.now,
+            saga=address.saga,
+            key=address.key,
+            attempt=attempt,
             version=payload.version,
             correlation_id=self.instance.correlation_id,
             causation_id=self.arrived.id,
@@ -224,22 +248,17 @@ def is_awaited(visit: Visit, call: Call) -> bool:
 
 def _working_copy(instance: Instance, now: float) -> Instance:
     """The next version, free to be changed."""
-    fresh = copy(instance)
-    fresh.version += 1
-    fresh.updated_at = now
-    fresh.visits = [_visit_copy(visit) for visit in instance.visits]
-    fresh.numbers = dict(instance.numbers)
-    fresh.passed = list(instance.passed)
-    fresh.kept = list(instance.kept)
-    fresh.queue = list(instance.queue)
-    fresh.held = list(instance.held)
-    return fresh
-
-
-def _visit_copy(visit: Visit) -> Visit:
-    fresh = copy(visit)
-    fresh.calls = [copy(call) for call in visit.calls]
-    return fresh
+    return replace(  # half the time of `copy.copy`
+        instance,
+        version=instance.version + 1,
+        updated_at=now,
+        visits=[replace(visit, calls=[replace(call) for call in visit.calls]) for visit in instance.visits],
+        numbers=dict(instance.numbers),
+        passed=list(instance.passed),
+        kept=list(instance.kept),
+        queue=list(instance.queue),
+        held=list(instance.held),
+    )
 
 
 def _users_traceback(error: BaseException) -> str:

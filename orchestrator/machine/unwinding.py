@@ -10,6 +10,7 @@ from .turn import Turn, is_awaited
 
 UNANSWERED = (Undo.WANTED, Undo.ASKED)
 ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
+_NONE = Undo.NONE
 
 
 def unwind(turn: Turn, why: str) -> None:
@@ -68,14 +69,14 @@ def can_be_left(turn: Turn, visit: Visit, call: Call) -> bool:
 def unanswered(visit: Visit) -> bool:
     """Whether an undo of this visit is wanted or under way."""
     for call in visit.calls:  # a plain loop: asked of every visit in every turn
-        if call.unwinding in UNANSWERED:
+        if call.unwinding is not _NONE and call.unwinding in UNANSWERED:
             return True
     return False
 
 
 def go_back(turn: Turn) -> bool:
     """Send every undo whose turn has come: nothing that it let start is still to be undone (R7). True: all answered."""
-    if not any(unanswered(visit) for visit in turn.instance.visits):
+    if _all_answered(turn):
         return True
     while True:
         ready = _ready(turn)
@@ -92,7 +93,14 @@ def go_back(turn: Turn) -> bool:
                     under_way += not was_event
         if not published:
             break
-    return not any(unanswered(visit) for visit in turn.instance.visits)
+    return _all_answered(turn)
+
+
+def _all_answered(turn: Turn) -> bool:
+    for visit in turn.instance.visits:
+        if unanswered(visit):
+            return False
+    return True
 
 
 def undone(turn: Turn, visit: Visit, call: Call, how: Undo) -> None:

@@ -61,9 +61,9 @@ def store_undo(turn: Turn, visit: Visit, call: Call) -> None:
         is_under_way = call.kind is CallKind.CHILD and call.do is not Do.YES  # then it is unwound (R22)
         call.undo, call.undo_kind = None, CallKind.CHILD if is_under_way else None
     elif isinstance(undo, Event):
-        call.undo, call.undo_kind = payload(undo), CallKind.EVENT
+        call.undo, call.undo_kind = payload(undo, call.undo), CallKind.EVENT
     elif isinstance(undo, Command) and not isinstance(undo, Query):
-        call.undo, call.undo_kind = payload(cast(Message, undo)), CallKind.COMMAND
+        call.undo, call.undo_kind = payload(cast(Message, undo), call.undo), CallKind.COMMAND
     else:
         raise HandlerBug(f"the compensation of {step.name} returned {undo!r}: it returns a command, an event or None")
 
@@ -75,7 +75,12 @@ def command_for(turn: Turn, handler: Handler, call: Call) -> tuple[Any, ...]:
     return (turn.decoded(call.command.type, call.command.data, call.command.version),)
 
 
-def payload(message: Message) -> Payload:
-    """A message as it is stored and sent."""
+def payload(message: Message, known: Payload | None = None) -> Payload:
+    """A message as it is stored and sent; `known` is what was stored in its place before, most often the same."""
     cls = type(message)
-    return Payload(type=type_name(cls), data=Raw(encode(message)), version=type_version(cls))
+    name, version = type_name(cls), type_version(cls)
+    if known is None or known.type != name or known.version != version:
+        return Payload(type=name, data=Raw(encode(message)), version=version)
+    stored = bytes(known.data)
+    data = encode(message, stored)
+    return known if data == stored else Payload(type=name, data=Raw(data), version=version)
