@@ -17,7 +17,7 @@ from ..participant import Call, Participant
 from ..ports import Clock
 from ..wire import Envelope, Kind, Outgoing
 from .functions import Functions, OutOfTime
-from .pool import Pool, Share
+from .pool import Pool, Share, Worker
 from .texts import of_error, plain
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Calls:
         if queue is not None:
             queue.orders.pop(name, None)
 
-    async def _carry_out(self, participant: Participant[Any], order: _Order) -> None:
+    async def _carry_out(self, worker: Worker, participant: Participant[Any], order: _Order) -> None:
         outgoing = order.outgoing
         key = outgoing.undoes or outgoing.name
         if key in self._running:
@@ -95,7 +95,7 @@ class Calls:
             return
         self._running[key] = []
         try:
-            reply = await self._reply(participant, outgoing, seconds)
+            reply = await self._reply(worker, participant, outgoing, seconds)
             if reply is not None:
                 self._answer(_letter(order, reply, self._clock.now()))
         finally:
@@ -103,7 +103,9 @@ class Calls:
                 if behind.outgoing.name in self._queue_of:
                     self._queue_of[behind.outgoing.name].add(behind)
 
-    async def _reply(self, participant: Participant[Any], outgoing: Outgoing, seconds: float | None) -> _Reply | None:
+    async def _reply(
+        self, worker: Worker, participant: Participant[Any], outgoing: Outgoing, seconds: float | None
+    ) -> _Reply | None:
         """The answer, or the failure to give one; None when the time was over."""
         where = {"command": outgoing.name, "attempt": outgoing.envelope.attempt}
         try:
@@ -113,7 +115,7 @@ class Calls:
             return _failure("fatal", of_error(error))
         try:
             call: Call[Any] = Call.of(outgoing, command, self._resources)
-            given = await self._functions.run(participant, (command, call), participant.is_async, seconds)
+            given = await self._functions.run(worker, participant, (command, call), participant.is_async, seconds)
             return _answered(participant.answered(call, given))
         except OutOfTime:
             _log.warning("%s did not answer in time", participant.name, extra=where)
@@ -147,7 +149,7 @@ class _Queue:
         participant: Participant[Any],
         pool: Pool,
         share: int,
-        carry_out: Callable[[Participant[Any], _Order], Awaitable[None]],
+        carry_out: Callable[[Worker, Participant[Any], _Order], Awaitable[None]],
     ) -> None:
         self.orders: OrderedDict[str, _Order] = OrderedDict()
         self._participant = participant
@@ -159,10 +161,10 @@ class _Queue:
         self.orders[order.outgoing.name] = order
         self._share.more()
 
-    async def _take(self) -> None:
+    async def _take(self, worker: Worker) -> None:
         if self.orders:
             _, order = self.orders.popitem(last=False)
-            await self._carry_out(self._participant, order)
+            await self._carry_out(worker, self._participant, order)
 
 
 class _Reply(Struct, frozen=True):

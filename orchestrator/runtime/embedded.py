@@ -158,12 +158,16 @@ class Run(Generic[S]):
 
     async def end(self, timeout: float | None = None) -> End[S]:  # noqa: ASYNC109 the page of the design has it so
         """Wait for the end. Errors: TimeoutError after so many seconds; the run goes on then."""
-        instance: Instance | None = None
-        with anyio.move_on_after(timeout):
+        if timeout is None:
             instance = await self._engine.ended(self.address)
-        if instance is None:
-            raise TimeoutError(f"{self.address} has not ended within {timeout:g} s")
+        else:
+            instance = await self._ended_within(timeout)
         return End(instance.status, self._state_of(instance), self.address)
+
+    async def _ended_within(self, seconds: float) -> Instance:
+        with anyio.move_on_after(seconds):
+            return await self._engine.ended(self.address)
+        raise TimeoutError(f"{self.address} has not ended within {seconds:g} s")
 
     async def status(self) -> Status:
         """Where it stands now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -273,12 +274,13 @@ class Engine:
         """
         message = envelope if envelope.time else replace(envelope, time=self._clock.now())
         wanted = self._wanted(message)
-        async with self._door:  # who waits for room is not overtaken by who comes later (R2)
-            while not self._has_room(wanted):
-                self._check_open()
-                await self._changed.wait()
-            self._check_open()
-            self._taken += 1
+        if self._door.locked() or not self._has_room(wanted):
+            async with self._door:  # who waits for room is not overtaken by who comes later (R2)
+                while not self._has_room(wanted):
+                    self._check_open()
+                    await self._changed.wait()
+        self._check_open()
+        self._taken += 1
 
         def done(outcomes: Outcomes | Exception) -> None:
             self._taken -= 1
@@ -517,27 +519,25 @@ class Settlement:
     """What one who waits for a commit is told, once."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
-        self._told: Any = None
+        self._told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def __call__(self, told: Any) -> None:
-        if not self._event.is_set():
-            self._told = told
-            self._event.set()
+        if not self._told.done():
+            self._told.set_result(told)
 
     async def told(self) -> Any:
         """Errors: the exception it was told."""
-        await self._event.wait()
-        if isinstance(self._told, Exception):
-            raise self._told
-        return self._told
+        told = await self._told
+        if isinstance(told, Exception):
+            raise told
+        return told
 
 
 class _End:
     """What those who wait for one instance's end share."""
 
     def __init__(self) -> None:
-        self.event = anyio.Event()
+        self.event = asyncio.Event()
         self.instance: Instance | None = None
         self.waiting = 0
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 
+from .pool import Worker
 from .texts import of_error
 
 
@@ -28,35 +27,49 @@ class Functions:
     def __init__(self, threads: int) -> None:
         """Needs a running event loop."""
         self._threads = CapacityLimiter(threads)
+        self._limits = _Limits()
 
     async def run(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], is_async: bool, seconds: float | None
+        self,
+        worker: Worker,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        is_async: bool,
+        seconds: float | None,
     ) -> Any:
         """What the function returns, within `seconds` (None: without limit); a thread cannot be stopped and runs on.
 
         Errors: OutOfTime; Misbehaved for a SystemExit and a cancellation of its own making; else what it raises.
         """
-        deadline = math.inf if seconds is None else anyio.current_time() + seconds
-        with anyio.CancelScope(deadline=deadline):
-            try:
-                if is_async:
-                    return await function(*arguments)
-                return await self._in_thread(function, arguments)
-            except asyncio.CancelledError as error:
-                if _is_cancelled():
-                    raise
-                raise Misbehaved("what it waited for was cancelled") from error
-            except SystemExit as error:
-                raise Misbehaved(f"it wanted to exit with {error.code!r}") from error
-            except BaseExceptionGroup as error:
-                if isinstance(error, ExceptionGroup) or _is_cancelled():
-                    raise
-                raise Misbehaved(of_error(error)) from error
-            except (Exception, KeyboardInterrupt, GeneratorExit):
+        scope = worker.scope
+        if seconds is not None:
+            self._limits.begin(scope, seconds)
+        try:
+            if is_async:
+                return await function(*arguments)
+            return await self._in_thread(function, arguments)
+        except asyncio.CancelledError as error:
+            if scope.cancel_called:
+                raise OutOfTime from None
+            if _is_cancelled():
                 raise
-            except BaseException as error:
-                raise Misbehaved(of_error(error)) from error
-        raise OutOfTime
+            raise Misbehaved("what it waited for was cancelled") from error
+        except SystemExit as error:
+            raise Misbehaved(f"it wanted to exit with {error.code!r}") from error
+        except BaseExceptionGroup as error:
+            if isinstance(error, ExceptionGroup):
+                raise
+            if scope.cancel_called:
+                raise OutOfTime from error
+            if _is_cancelled():
+                raise
+            raise Misbehaved(of_error(error)) from error
+        except (Exception, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise Misbehaved(of_error(error)) from error
+        finally:
+            self._limits.end(scope)
 
     async def _in_thread(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """The place among the threads is given back when the thread ends, not when nobody waits for it any more."""
@@ -77,6 +90,42 @@ class Functions:
         finally:
             if not place.has_begun:
                 place.leave()
+
+
+class _Limits:
+    """Cancels what runs longer than it may. One timer for all calls, set to the earliest end: most calls are over long
+    before, and a scope and a timer for each cost more than the rest of the call.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ends: dict[CancelScope, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, scope: CancelScope, seconds: float) -> None:
+        """Cancel it when so many seconds are over."""
+        end = self._ends[scope] = self._loop.time() + seconds
+        if self._timer is None or end < self._timer.when():
+            self._set(end)
+
+    def end(self, scope: CancelScope) -> None:
+        """It is over; nothing, if it had no limit."""
+        self._ends.pop(scope, None)
+
+    def _set(self, moment: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for scope, end in list(self._ends.items()):
+            if end <= now:
+                del self._ends[scope]
+                scope.cancel()
+        if self._ends:
+            self._set(min(self._ends.values()))
 
 
 class _Place:

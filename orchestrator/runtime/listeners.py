@@ -20,7 +20,7 @@ from ..participant import Delivery, Listener
 from ..ports import Clock
 from ..wire import DeadLetter, Envelope, Kind, Outgoing, Route
 from .functions import Functions, OutOfTime
-from .pool import Pool, Share
+from .pool import Pool, Share, Worker
 from .texts import of_error, plain
 
 _log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Listeners:
 
     # One delivery.
 
-    async def _deliver(self, listener: Listener[Any], outgoing: Outgoing) -> None:
+    async def _deliver(self, worker: Worker, listener: Listener[Any], outgoing: Outgoing) -> None:
         if not self._is_head(outgoing):
             return
         event = outgoing.envelope
@@ -142,7 +142,9 @@ class Listeners:
             return
         try:
             handed: Delivery[Any] = Delivery.of(event, self._resources, event.attempt)
-            told = await self._functions.run(listener, (value, handed), listener.is_async, listener.retry.timeout)
+            told = await self._functions.run(
+                worker, listener, (value, handed), listener.is_async, listener.retry.timeout
+            )
             published = [self._published(outgoing, index, each) for index, each in enumerate(listener.told(told))]
         except OutOfTime:
             _log.warning("%s did not return in time", listener.name, extra=where)
@@ -199,7 +201,7 @@ class _Queue:
         listener: Listener[Any],
         pool: Pool,
         share: int,
-        deliver: Callable[[Listener[Any], Outgoing], Awaitable[None]],
+        deliver: Callable[[Worker, Listener[Any], Outgoing], Awaitable[None]],
     ) -> None:
         self._listener = listener
         self._deliver = deliver
@@ -210,9 +212,9 @@ class _Queue:
         self._heads.append(outgoing)
         self._share.more()
 
-    async def _take(self) -> None:
+    async def _take(self, worker: Worker) -> None:
         if self._heads:
-            await self._deliver(self._listener, self._heads.popleft())
+            await self._deliver(worker, self._listener, self._heads.popleft())
 
 
 def _lane(outgoing: Outgoing) -> str:

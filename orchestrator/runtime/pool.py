@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from .waking import Bell, Wakeup
 
-Job = Callable[[], Awaitable[None]]
+
+class Worker:
+    """One task of a pool. Cancelling `scope` cuts off the job that it runs; the next one gets a new scope."""
+
+    __slots__ = ("scope", "wakeup")
+
+    def __init__(self) -> None:
+        self.scope = CancelScope()
+        self.wakeup = Wakeup()
+
+
+Job = Callable[[Worker], Awaitable[None]]
 
 
 class Pool:
@@ -22,8 +34,9 @@ class Pool:
         self._size = size
         self._changed = changed
         self._jobs: deque[Job] = deque()
-        self._idle: list[Wakeup] = []
+        self._idle: list[Worker] = []
         self._workers = 0
+        self._is_coming = False  # whether a worker was woken that has not taken a job yet
         self._is_closed = False
 
     @property
@@ -36,11 +49,7 @@ class Pool:
         if self._is_closed:
             return
         self._jobs.append(job)
-        if self._idle:
-            self._idle.pop().set()
-        elif self._workers < self._size:
-            self._workers += 1
-            self._tasks.start_soon(self._work)
+        self._call_one()
 
     def close(self) -> None:
         """Begin no further job; those that run go on."""
@@ -48,20 +57,46 @@ class Pool:
         self._jobs.clear()
         self._changed.ring()
 
+    def _call_one(self) -> None:
+        """Have one more worker come. It calls the next before its own job, which may take long: so all that waits is
+        begun soon, and a hundred jobs that do not wait for anything are done by the first worker alone.
+        """
+        if self._is_coming:
+            return
+        if self._idle:
+            self._is_coming = True
+            self._idle.pop().wakeup.set()
+        elif self._workers < self._size:
+            self._is_coming = True
+            self._workers += 1
+            self._tasks.start_soon(self._work)
+
     async def _work(self) -> None:
-        wakeup = Wakeup()
+        worker = Worker()
         while True:
+            with worker.scope:
+                await self._take_jobs(worker)
+            worker.scope = CancelScope()
+
+    async def _take_jobs(self, worker: Worker) -> None:
+        """Until one is cut off."""
+        while True:
+            self._is_coming = False
             while self._jobs:
                 job = self._jobs.popleft()
                 self.running += 1
+                if self._jobs:
+                    self._call_one()
                 try:
-                    await job()
+                    await job(worker)
                 finally:
                     self.running -= 1
+                if worker.scope.cancel_called:
+                    return
             if not self.running:
                 self._changed.ring()
-            self._idle.append(wakeup)
-            await wakeup.wait()
+            self._idle.append(worker)
+            await worker.wakeup.wait()
 
 
 class Share:
@@ -70,9 +105,7 @@ class Share:
     `take` runs one call of its queue, if there is one; `has_more` says whether there is.
     """
 
-    def __init__(
-        self, pool: Pool, size: int, take: Callable[[], Awaitable[None]], has_more: Callable[[], bool]
-    ) -> None:
+    def __init__(self, pool: Pool, size: int, take: Job, has_more: Callable[[], bool]) -> None:
         """At most `size` calls at a time."""
         self._pool = pool
         self._size = size
@@ -86,9 +119,9 @@ class Share:
             self._taken += 1
             self._pool.submit(self._run)
 
-    async def _run(self) -> None:
+    async def _run(self, worker: Worker) -> None:
         try:
-            await self._take()
+            await self._take(worker)
         finally:
             self._taken -= 1
         if self._has_more():

@@ -1,6 +1,12 @@
-"""How the loops of the runtime sleep: one flag a loop, and one bell that all who wait for a change listen to."""
+"""How the loops of the runtime sleep: one flag a loop, and one bell that all who wait for a change listen to.
+
+Events are asyncio's own, as the database's thread is: one of anyio's looks for its backend each time that it is made,
+which takes six times as long, and one is made for each message from outside.
+"""
 
 from __future__ import annotations
+
+from asyncio import Event
 
 import anyio
 
@@ -12,7 +18,7 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._event: anyio.Event | None = None
+        self._event: Event | None = None
         self._nap: anyio.CancelScope | None = None
 
     def set(self) -> None:
@@ -28,7 +34,7 @@ class Wakeup:
     async def wait(self) -> None:
         """Sleep until it is set; it is not set any more then."""
         if not self._is_set:
-            self._event = anyio.Event()
+            self._event = Event()
             try:
                 await self._event.wait()
             finally:
@@ -50,7 +56,7 @@ class Bell:
     """Rung after every change that somebody may wait for; free while nobody does."""
 
     def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+        self._event: Event | None = None
 
     def ring(self) -> None:
         """Wake all who wait, to look again."""
@@ -61,5 +67,5 @@ class Bell:
     async def wait(self) -> None:
         """Wait for the next change."""
         if self._event is None:
-            self._event = anyio.Event()
+            self._event = Event()
         await self._event.wait()
