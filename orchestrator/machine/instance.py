@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from msgspec import Raw, Struct
@@ -68,6 +69,11 @@ class Undo(StrEnum):
     NOTHING = "nothing"  # there was nothing to undo, or it may stand (undo=None)
 
 
+# A member of an Enum costs ten times a name of the module to look up, and these are asked of every call.
+_DO_ASKED, _UNDO_ASKED, _NOT_ASKED_FOR = Do.ASKED, Undo.ASKED, Undo.NONE
+_ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
+
+
 class Call(Struct, omit_defaults=True, kw_only=True, gc=False):
     """One command, query, child or published event of a visit, and its undo, stored before it leaves (R5).
 
@@ -99,6 +105,17 @@ class Call(Struct, omit_defaults=True, kw_only=True, gc=False):
         return self.do is not Do.WAITING and not (self.held and self.attempt == 1)
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether the do, or the undo, was asked for and is not answered."""
+        unwinding = self.unwinding
+        return unwinding is _UNDO_ASKED or (unwinding is _NOT_ASKED_FOR and self.do is _DO_ASKED)
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether it waits for its next attempt, or is in one after the first."""
+        return self.retry_at is not None or (self.attempt > self.base + 1 and self.timeout_at is not None)
+
+    @property
     def needs_undo(self) -> bool:
         """Whether an effect of this call may exist that its undo would take back (R6)."""
         if self.kind is CallKind.QUERY or self.do in (Do.WAITING, Do.CLEAN):
@@ -114,6 +131,9 @@ class VisitState(StrEnum):
     SKIPPED = "skipped"
     LEFT = "left"  # passed over by Goto, Finish or an unwinding while it was open
     UNDONE = "undone"
+
+
+_OPEN = VisitState.OPEN
 
 
 class Visit(Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -190,12 +210,12 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
 
     def visit_id(self, visit: Visit) -> str:
         """`saga/key~run/step#number`, percent-encoded (R3)."""
-        return f"{_run_id(self.saga, self.key, self.run)}/{visit.step}#{visit.number}"
+        return f"{run_id(self.saga, self.key, self.run)}/{visit.step}#{visit.number}"
 
     def command_id(self, visit: Visit, call: Call) -> str:
         """The idempotency key of a call's do: `saga/key~run/step[element]#visit` (R3)."""
         element = f"[{call.index}]" if call.index >= 0 else ""
-        return f"{_run_id(self.saga, self.key, self.run)}/{visit.step}{element}#{visit.number}"
+        return f"{run_id(self.saga, self.key, self.run)}/{visit.step}{element}#{visit.number}"
 
     def undo_id(self, visit: Visit, call: Call) -> str:
         """The idempotency key of a call's undo (R3)."""
@@ -204,50 +224,47 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
     @property
     def parked(self) -> str:
         """Why a person is needed, or empty: the bug, else the first parked step or call."""
-        if self.bug is not None:
-            return headline(self.bug.error)
-        for visit in self.visits:
-            if visit.parked:
-                return f"{visit.step}: {visit.parked}"
-            for call in visit.calls:
-                if call.parked:
-                    return f"{visit.step}: {call.parked}"
-        return ""
+        return self.outline().parked
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer, a retry or a queued message will come by itself; a Wait or a parked step counts not."""
-        if self.status.is_end or self.bug is not None or self.paused:
-            return False
-        return bool(self.queue) or any(
-            ((call.do is Do.ASKED and call.unwinding is Undo.NONE) or call.unwinding is Undo.ASKED) and not call.parked
-            for visit in self.visits
-            for call in visit.calls
-        )
+        return self.outline().is_busy
 
     @property
     def is_retrying(self) -> bool:
         """Whether a call waits for its next attempt, or is in one after the first, and is not parked (R19)."""
-        return not self.status.is_end and any(
-            not call.parked
-            and (call.retry_at is not None or (call.attempt > call.base + 1 and call.timeout_at is not None))
-            for visit in self.visits
-            for call in visit.calls
-        )
+        return self.outline().is_retrying
 
     @property
     def stands_in(self) -> tuple[str, ...]:
         """The steps its definition must still have (R18): open, to be undone or yet undoable, or the next."""
-        answered = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
-        steps = [
-            visit.step
-            for visit in self.visits
-            if visit.state is VisitState.OPEN
-            or (not visit.closed and any(call.needs_undo and call.unwinding not in answered for call in visit.calls))
-        ]
-        if self.then is not None and self.then.step:
+        return self.outline().stands_in
+
+    def outline(self) -> Outline:
+        """What a store indexes, found by one look at every call: it is asked for in every commit."""
+        parked = "" if self.bug is None else headline(self.bug.error)
+        is_busy = is_retrying = False
+        steps: list[str] = []
+        for visit in self.visits:
+            is_needed = visit.state is _OPEN
+            if visit.parked and not parked:
+                parked = f"{visit.step}: {visit.parked}"
+            for call in visit.calls:
+                if call.parked:
+                    parked = parked or f"{visit.step}: {call.parked}"
+                else:
+                    is_busy = is_busy or call.is_under_way
+                    is_retrying = is_retrying or call.is_retrying
+                if not is_needed and not visit.closed:
+                    is_needed = call.needs_undo and call.unwinding not in _ANSWERED
+            if is_needed and visit.step not in steps:
+                steps.append(visit.step)
+        if self.then is not None and self.then.step and self.then.step not in steps:
             steps.append(self.then.step)
-        return tuple(dict.fromkeys(steps))
+        is_still = self.status.is_end or self.bug is not None or self.paused
+        is_busy = not is_still and (is_busy or bool(self.queue))
+        return Outline(parked, is_busy, is_retrying and not self.status.is_end, tuple(steps))
 
     @property
     def wake_at(self) -> float | None:
@@ -256,15 +273,28 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
             return None
         if self.queue:
             return self.updated_at
-        moments: list[float] = []
-        if self.deadline_at is not None:
-            moments.append(self.deadline_at)
+        moments = [] if self.deadline_at is None else [self.deadline_at]
         if not self.paused:
             for visit in self.visits:
-                moments += [m for m in (visit.wake_at, visit.timeout_at) if m is not None]
+                if visit.wake_at is not None:
+                    moments.append(visit.wake_at)
+                if visit.timeout_at is not None:
+                    moments.append(visit.timeout_at)
                 for call in visit.calls:
-                    moments += [m for m in (call.timeout_at, call.retry_at) if m is not None]
+                    if call.timeout_at is not None:
+                        moments.append(call.timeout_at)
+                    if call.retry_at is not None:
+                        moments.append(call.retry_at)
         return min(moments, default=None)
+
+
+class Outline(NamedTuple):
+    """`parked`, `is_busy`, `is_retrying` and `stands_in` of an instance."""
+
+    parked: str
+    is_busy: bool
+    is_retrying: bool
+    stands_in: tuple[str, ...]
 
 
 def headline(traceback: str) -> str:
@@ -274,5 +304,6 @@ def headline(traceback: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _run_id(saga: str, key: str, run: str) -> str:
+def run_id(saga: str, key: str, run: str) -> str:
+    """`saga/key~run`, percent-encoded: what all ids of a run begin with (R3)."""
     return f"{quote(saga, safe='')}/{quote(key, safe='')}~{run}"

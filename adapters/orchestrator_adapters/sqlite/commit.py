@@ -46,13 +46,14 @@ def prepare(transition: Transition) -> Prepared:
         return Prepared(transition)
     assert message is not None, "a transition of an instance is the effect of a message"
     code = HistoryCode(instance.address, instance.run)
+    outline = instance.outline()
     return Prepared(
         transition,
         instance,
         code.short(message.id),
         code.row(transition, message, instance.version),
-        rows.instance_row(instance),
-        rows.flags(instance),
+        rows.instance_row(instance, outline),
+        rows.flags(instance, outline),
     )
 
 

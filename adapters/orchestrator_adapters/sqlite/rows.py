@@ -6,13 +6,12 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from msgspec import structs
 
 from orchestrator.errors import StoreCorrupt
-from orchestrator.machine.instance import Instance
+from orchestrator.machine.instance import Instance, Outline, run_id
 from orchestrator.machine.transition import Entry, Outcome, Transition
 from orchestrator.ports import Due, Standing, Waiting
 from orchestrator.wire import Address, DeadLetter, Envelope, Outgoing
@@ -30,15 +29,9 @@ _notes = msgspec.json.Decoder(tuple[str, ...])
 _dead_letter = msgspec.json.Decoder(DeadLetter)
 
 
-def flags(instance: Instance) -> tuple[str, bool, bool, bool, bool]:
+def flags(instance: Instance, outline: Outline) -> tuple[str, bool, bool, bool, bool]:
     """The columns of an instance that rarely change: status, parked, paused, busy, retrying."""
-    return (
-        str(instance.status),
-        bool(instance.parked),
-        instance.paused,
-        instance.is_busy,
-        instance.is_retrying,
-    )
+    return (instance.status.value, bool(outline.parked), instance.paused, outline.is_busy, outline.is_retrying)
 
 
 def seal(body: bytes, *columns: object) -> int:
@@ -46,10 +39,10 @@ def seal(body: bytes, *columns: object) -> int:
     return zlib.crc32(repr(columns).encode(), zlib.crc32(body))
 
 
-def instance_row(instance: Instance) -> Row:
+def instance_row(instance: Instance, outline: Outline) -> Row:
     """The columns that change with every transition: version, wake_at, updated_at, ended_at, stands_in, crc, body."""
     body = _encode(instance)
-    stands_in = " ".join((str(instance.definition_version), *instance.stands_in))
+    stands_in = " ".join((str(instance.definition_version), *outline.stands_in))
     return (
         instance.version,
         instance.wake_at,
@@ -82,7 +75,7 @@ class HistoryCode:
 
     def __init__(self, address: Address, run: str) -> None:
         self._address = address
-        self._prefix = f"{quote(address.saga, safe='')}/{quote(address.key, safe='')}~{run}/"
+        self._prefix = run_id(address.saga, address.key, run) + "/"
 
     def short(self, text: str) -> str:
         """An id as it is stored."""

@@ -144,7 +144,15 @@ def _store() -> sqlite3.Connection:
     connection.execute(
         "INSERT INTO instance (saga, key, run, status, parked, paused, busy, retrying, parent_saga, parent_key, "
         f"version, wake_at, updated_at, ended_at, stands_in, crc, body) VALUES ({marks})",
-        ("Order", "1", "k3f9", *rows.flags(INSTANCE), None, None, *rows.instance_row(INSTANCE)),
+        (
+            "Order",
+            "1",
+            "k3f9",
+            *rows.flags(INSTANCE, INSTANCE.outline()),
+            None,
+            None,
+            *rows.instance_row(INSTANCE, INSTANCE.outline()),
+        ),
     )
     transition = Transition(at=1_700_000_000.0, instance=INSTANCE, message=MESSAGE, notes=NOTES)
     connection.execute(
