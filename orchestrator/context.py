@@ -24,28 +24,15 @@ class Handling(Struct, frozen=True):
 
 
 About = Callable[[], tuple[Handling, float, str]]
-_handling: ContextVar[About | None] = ContextVar("handling", default=None)
 
-
-class handling:
-    """Let the code inside ask: `about` gives the message, the moment it is handled at (seconds since 1970), and the
-    scope in which ids are unique. Few handlers ask, so it is called only then.
-    """
-
-    __slots__ = ("_about", "_token")
-
-    def __init__(self, about: About) -> None:
-        self._about = about
-
-    def __enter__(self) -> None:
-        self._token = _handling.set(self._about)
-
-    def __exit__(self, *exc: object) -> None:
-        _handling.reset(self._token)
+handled: ContextVar[About | None] = ContextVar("handled", default=None)
+"""What the code of a handler may ask: the message, the moment it is handled at (seconds since 1970), and the scope in
+which ids are unique. Few handlers ask, so it is a function, called only then.
+"""
 
 
 def _current() -> tuple[Handling, float, str]:
-    about = _handling.get()
+    about = handled.get()
     if about is None:
         raise OrchestratorError("now(), unique_id() and delivery() answer only inside a saga's step or handler")
     return about()

@@ -34,10 +34,12 @@ def proceed(turn: Turn) -> None:
             end(turn, Status.COMPENSATED)
         elif instance.then is not None:
             _follow_through(turn, instance.then)
-        elif not (_finish_settled(turn) or _enter_next(turn)):
-            if turn.open_visits():
-                return
-            end(turn, Status.COMPLETED)
+        else:
+            under_way = turn.open_visits()
+            if not (_finish_settled(turn, under_way) or _enter_next(turn, under_way)):
+                if under_way:
+                    return
+                end(turn, Status.COMPLETED)
 
 
 # A step begins.
@@ -134,9 +136,9 @@ def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
 # A step goes on and ends.
 
 
-def _finish_settled(turn: Turn) -> bool:
+def _finish_settled(turn: Turn, under_way: list[Visit]) -> bool:
     moved = False
-    for visit in turn.open_visits():
+    for visit in under_way:
         if visit.waiting or visit.parked:
             continue
         feed(turn, visit)
@@ -156,11 +158,11 @@ def _is_settled(visit: Visit) -> bool:
     return True
 
 
-def _enter_next(turn: Turn) -> bool:
-    passed = turn.instance.passed
-    under_way = [visit.step for visit in turn.open_visits()]
+def _enter_next(turn: Turn, under_way: list[Visit]) -> bool:
+    passed = set(turn.instance.passed)
+    begun = passed.union([visit.step for visit in under_way])
     for name, step in turn.definition.steps.items():
-        if name not in passed and name not in under_way and all(each in passed for each in step.after):
+        if name not in begun and passed.issuperset(step.after):
             enter(turn, step)
             return True
     return False

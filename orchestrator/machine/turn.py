@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 
-from ..context import Handling, handling
+from ..context import Handling, handled
 from ..definition import Definition, StepDefinition
 from ..errors import OrchestratorError
 from ..messages import decode
@@ -148,13 +148,15 @@ class Turn:
         return decode(cls, data, version)
 
     def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        token = handled.set(partial(self._about, scope))
         try:
-            with handling(partial(self._about, scope)):
-                return function(*arguments)
+            return function(*arguments)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise HandlerBug(_users_traceback(error)) from error
+        finally:
+            handled.reset(token)
 
     def _about(self, scope: str) -> tuple[Handling, float, str]:
         """The message as the user's code may see it."""

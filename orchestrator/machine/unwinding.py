@@ -68,10 +68,7 @@ def can_be_left(turn: Turn, visit: Visit, call: Call) -> bool:
 
 def unanswered(visit: Visit) -> bool:
     """Whether an undo of this visit is wanted or under way."""
-    for call in visit.calls:  # a plain loop: asked of every visit in every turn
-        if call.unwinding is not _NONE and call.unwinding in UNANSWERED:
-            return True
-    return False
+    return any(call.unwinding in UNANSWERED for call in visit.calls)
 
 
 def go_back(turn: Turn) -> bool:
@@ -97,9 +94,10 @@ def go_back(turn: Turn) -> bool:
 
 
 def _all_answered(turn: Turn) -> bool:
-    for visit in turn.instance.visits:
-        if unanswered(visit):
-            return False
+    for visit in turn.instance.visits:  # plain loops: asked of every call in every turn
+        for call in visit.calls:
+            if call.unwinding is not _NONE and call.unwinding in UNANSWERED:
+                return False
     return True
 
 
