@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConfigError
 from .ports import Bus, Store
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
+
 STORES = "orchestrator.stores"
 BUSES = "orchestrator.buses"
 DISTRIBUTION = "saga-orchestrator"
+
+# Our own entry points. To read what is installed takes a tenth of the time in which `orchestrator status` answers.
+OWN = {
+    (STORES, "memory"): "orchestrator.memory:MemoryStore",
+    (STORES, "sqlite"): "orchestrator_adapters.sqlite:SQLiteStore",
+    (BUSES, "memory"): "orchestrator.memory:MemoryBus",
+}
 
 
 def open_store(url: str, *, read_only: bool = False) -> Store:
@@ -28,11 +38,20 @@ def open_bus(url: str) -> Bus:
 
 def _adapter(group: str, what: str, url: str) -> Any:
     scheme, colon, _ = url.partition(":")
+    if colon and (own := OWN.get((group, scheme))):
+        module, _, name = own.partition(":")
+        return getattr(import_module(module), name)
     known = {entry.name: entry for entry in entry_points(group=group)}
     if not colon or scheme not in known:
         schemes = ", ".join(f"{name}:" for name in sorted(known)) or f"none: is {DISTRIBUTION} installed?"
         raise ConfigError(f"{what} {url!r}: there is no {what} for {scheme + colon!r}; known are {schemes}")
     return _loaded(known[scheme], what, url)
+
+
+def entry_points(group: str) -> EntryPoints:
+    """What is installed."""
+    metadata = import_module("importlib.metadata")
+    return cast("EntryPoints", metadata.entry_points(group=group))
 
 
 def _loaded(entry: EntryPoint, what: str, url: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,4 +48,10 @@ def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(urls, "entry_points", none)
     with pytest.raises(ConfigError, match="is saga-orchestrator installed"):
-        urls.open_bus("memory://")
+        urls.open_bus("moon://")
+
+
+def test_our_own_are_those_that_the_project_declares() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    groups = project["entry-points"]
+    assert {(group, name): groups[group][name] for group in groups for name in groups[group]} == urls.OWN
