@@ -126,7 +126,7 @@ def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
     """The visits whose end lets this one start (R7): the latest of each predecessor; after a Goto, all open ends."""
     live = [visit for visit in turn.instance.visits if not visit.closed and visit.state is not VisitState.UNDONE]
     latest = {visit.step: visit.serial for visit in live}
-    found = tuple(latest[name] for name in step.after if name in latest)
+    found = tuple([latest[name] for name in step.after if name in latest])
     if found or not step.after:
         return found
     inner = {serial for visit in live for serial in visit.after}

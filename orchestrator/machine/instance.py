@@ -28,7 +28,7 @@ class Status(StrEnum):
         self.is_end = value not in ("running", "compensating")
 
 
-class Payload(Struct, frozen=True, gc=False):
+class Payload(Struct, frozen=True, omit_defaults=True, gc=False):
     """A message a step sends: its wire type and its JSON."""
 
     type: str

@@ -229,7 +229,10 @@ def _reply_names(command: type) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _handler_for(handlers: tuple[Handler, ...], value: object) -> Handler | None:
-    return next((handler for handler in handlers if type(value) in handler.types), None)
+    for handler in handlers:
+        if type(value) in handler.types:
+            return handler
+    return None
 
 
 def _check_list_outcome(turn: Turn, visit: Visit, outcome: object) -> None:
