@@ -70,25 +70,23 @@ def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
     wave: list[Prepared] = []
     touched: set[Hashable] = set()
     for one in prepared:
-        touches = set(_touches(one.transition))
+        touches = _touches(one.transition)
         if wave and not touched.isdisjoint(touches):
             yield wave
             wave, touched = [], set()
         wave.append(one)
-        touched |= touches
+        touched.update(touches)
     if wave:
         yield wave
 
 
-def _touches(transition: Transition) -> Iterator[Hashable]:
+def _touches(transition: Transition) -> list[Hashable]:
+    touches: list[Hashable] = [*transition.seen, *transition.remove, *[outgoing.name for outgoing in transition.put]]
     if transition.instance is not None:
-        yield transition.instance.address
+        touches.append(transition.instance.address)
     if transition.wait_until is not None and transition.message is not None:
-        yield transition.message.address
-    yield from transition.seen
-    for outgoing in transition.put:
-        yield outgoing.name
-    yield from transition.remove
+        touches.append(transition.message.address)
+    return touches
 
 
 def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> list[Result]:
