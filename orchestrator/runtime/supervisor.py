@@ -100,7 +100,8 @@ class Supervisor:
                 for mailbox in turn:
                     mailbox.is_ready = False
                     self._turn(mailbox)
-                await checkpoint()
+                if self._ready:
+                    await checkpoint()
 
     def _schedule(self, mailbox: Mailbox) -> None:
         if mailbox.under_way is None and not mailbox.is_ready:

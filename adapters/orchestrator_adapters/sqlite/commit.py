@@ -142,9 +142,8 @@ def _stored(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[in
     ]
     found: dict[int, Stored] = {}
     for (answer,) in read_many(connection, STORED, asked):
-        for number, id, run, version, status, parked, paused, busy, retrying, knows in json.loads(answer):
-            flags = (status, bool(parked), bool(paused), bool(busy), bool(retrying))
-            found[number] = Stored(id, run, version, flags, bool(knows))
+        for number, id, run, version, *flags, knows in json.loads(answer):  # 0 and 1 equal False and True
+            found[number] = Stored(id, run, version, tuple(flags), bool(knows))
     return found
 
 
@@ -183,15 +182,15 @@ def _known(
 
 def _misfit(one: Prepared, instance: Instance, stored: Stored | None) -> VersionConflict | DuplicateMessage | None:
     """Why the instance cannot follow what is stored."""
-    address = instance.address
-    if stored is None or (Status(stored.flags[0]).is_end and stored.run != instance.run):
-        return None if instance.version == 1 else VersionConflict(f"{address} has no run {instance.run}")
+    if stored is None or (stored.run != instance.run and Status(stored.flags[0]).is_end):
+        return None if instance.version == 1 else VersionConflict(f"{instance.address} has no run {instance.run}")
     if stored.run != instance.run:
-        return VersionConflict(f"{address} is still in its run {stored.run}")
+        return VersionConflict(f"{instance.address} is still in its run {stored.run}")
     if stored.knows_message:
-        return DuplicateMessage(f"{address} has handled {one.transition.message and one.transition.message.id} already")
+        message = one.transition.message
+        return DuplicateMessage(f"{instance.address} has handled {message and message.id} already")
     if instance.version != stored.version + 1:
-        return VersionConflict(f"{address} is at {stored.version}, not below {instance.version}")
+        return VersionConflict(f"{instance.address} is at {stored.version}, not below {instance.version}")
     return None
 
 
