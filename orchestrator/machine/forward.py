@@ -18,7 +18,7 @@ from .unwinding import UNANSWERED, go_back, pivot_must_be_waited_for, unwind
 from .visits import finish, pass_pivot, payload, store_undo
 
 # Looking up a member of an Enum costs ten times a name of the module; these are asked of every call in every turn.
-_WAITING, _ASKED, _NONE = Do.WAITING, Do.ASKED, Undo.NONE
+_WAITING, _ASKED, _NONE, _UNDONE = Do.WAITING, Do.ASKED, Undo.NONE, VisitState.UNDONE
 _OVER = (Do.YES, Do.CLEAN, Do.SKIPPED)
 
 
@@ -124,8 +124,8 @@ def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: Any, index: int)
 
 def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
     """The visits whose end lets this one start (R7): the latest of each predecessor; after a Goto, all open ends."""
-    live = [visit for visit in turn.instance.visits if not visit.closed and visit.state is not VisitState.UNDONE]
-    latest = {visit.step: visit.serial for visit in live}
+    live = [visit for visit in turn.instance.visits if not visit.closed and visit.state is not _UNDONE]
+    latest = {visit.step: visit.serial for visit in live if visit.step in step.after}
     found = tuple([latest[name] for name in step.after if name in latest])
     if found or not step.after:
         return found

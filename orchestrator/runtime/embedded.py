@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
@@ -105,7 +105,7 @@ class Orchestrator:
         """
         cls = type(event)
         envelope = Envelope(
-            id=id or uuid.uuid4().hex,
+            id=id or os.urandom(16).hex(),
             kind=Kind.EVENT,
             type=type_name(cls),
             data=Raw(encode(event)),

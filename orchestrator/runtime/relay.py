@@ -86,8 +86,10 @@ class Relay:
         """The transition without the events that nobody here wants, when there is no bus: they need not be stored."""
         if self._bus is not None:
             return transition
-        put = tuple(row for row in transition.put if row.route is not Route.EVENT or self._is_wanted(row))
-        return transition if len(put) == len(transition.put) else replace(transition, put=put)
+        unwanted = [row for row in transition.put if row.route is Route.EVENT and not self._is_wanted(row)]
+        if not unwanted:
+            return transition
+        return replace(transition, put=tuple(row for row in transition.put if row not in unwanted))
 
     def committed(self, transition: Transition) -> None:
         """Forget what was taken out, hand over what was put in."""
