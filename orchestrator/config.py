@@ -22,7 +22,8 @@ ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
 class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every limit there is (R20), with those of the machine. When one is reached the bus is not read further.
 
-    mailbox          messages that wait for one instance, before its sender has to wait
+    mailbox          messages that wait for one instance, before its sender has to wait; less than in_flight, so that one
+                     instance does not take all the room there is
     in_flight        commands at local participants at a time, one participant at most half of them; and messages
                      accepted but not yet committed
     handed           outbox rows held in memory for participants, and for listeners; more are left in the store until
@@ -41,7 +42,7 @@ class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     store_full_s     seconds a message waits for a store that is full or away before its sender is told to come back
     """
 
-    mailbox: AtLeastOne = 1_000
+    mailbox: AtLeastOne = 200
     in_flight: AtLeastOne = 1_000
     handed: AtLeastOne = 4_000
     threads: AtLeastOne = 64

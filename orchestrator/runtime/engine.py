@@ -27,6 +27,7 @@ from .admission import check_standing
 from .calls import Calls
 from .clock import SystemClock
 from .committer import Committer
+from .door import Door
 from .functions import Functions
 from .intake import Intake, addressed
 from .listeners import Listeners, delivery
@@ -123,7 +124,6 @@ class Engine:
         self._changed = Bell()
         self._closed: Exception | None = NotAccepting("the engine is not open")
         self._waiting: dict[Settlement, None] = {}
-        self._door = anyio.Lock(fast_acquire=True)
         self._taken = 0  # messages from outside that are not settled yet
         self._ends: dict[Address, _End] = {}
         self._loops: list[anyio.CancelScope] = []
@@ -164,6 +164,7 @@ class Engine:
         app, clock, limits, changed = self.app, self._clock, self._limits, self._changed
         self._committer = Committer(self.store, clock, limits.group, changed)
         self._supervisor = Supervisor(app.sagas, self.store, self._committer, clock, limits, changed)
+        self._door = Door(self._is_full, self._supervisor.has_room, self._check_open, changed)
         self._distributor = Distributor(self._supervisor, self._committer, clock)
         self._pool = Pool(self._tasks, limits.in_flight, changed)
         functions = Functions(limits.threads)
@@ -274,12 +275,7 @@ class Engine:
         """
         message = envelope if envelope.time else replace(envelope, time=self._clock.now())
         wanted = self._wanted(message)
-        if self._door.locked() or not self._has_room(wanted):
-            async with self._door:  # who waits for room is not overtaken by who comes later (R2)
-                while not self._has_room(wanted):
-                    self._check_open()
-                    await self._changed.wait()
-        self._check_open()
+        await self._door.enter([letter.address for letter in wanted.letters])
         self._taken += 1
 
         def done(outcomes: Outcomes | Exception) -> None:
@@ -300,10 +296,8 @@ class Engine:
             case _:
                 raise BadMessage(f"a {message.kind} for {message.address} is not taken from outside")
 
-    def _has_room(self, wanted: Targets) -> bool:
-        if self._taken >= self._limits.in_flight or any(trouble.text for trouble in self._store_troubles):
-            return False
-        return all(self._supervisor.has_room(letter.address) for letter in wanted.letters)
+    def _is_full(self) -> bool:
+        return self._taken >= self._limits.in_flight or any(trouble.text for trouble in self._store_troubles)
 
     def _check_open(self) -> None:
         if self._closed is not None:

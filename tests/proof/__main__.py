@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import time
@@ -11,7 +10,7 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
-from .proved import Proved
+from .proved import Proved, prove_part
 
 PARTS = ("simulation", "mutants", "fuzz", "processes", "power")  # the longest first
 
@@ -26,7 +25,7 @@ def main() -> int:
         running: dict[Future[tuple[Proved, float]], str] = {}
 
         def start(part: str) -> None:
-            running[pool.submit(prove, part, asked.seed + rounds[part], asked.share)] = part
+            running[pool.submit(prove_part, part, asked.seed + rounds[part], asked.share)] = part
             rounds[part] += 1
 
         for part in asked.parts:
@@ -46,16 +45,6 @@ def main() -> int:
         figures = {part: [one.figures for one in results] for part, results in proved.items()}
         asked.json.write_text(json.dumps({"seconds": round(seconds), "parts": figures}, indent=2) + "\n")
     return 1 if any(one.wrong for results in proved.values() for one in results) else 0
-
-
-def prove(part: str, seed: int, share: float) -> tuple[Proved, float]:
-    """One part, in a process of its own; and how long it took."""
-    began = time.monotonic()
-    try:
-        proved = importlib.import_module(f"{__package__}.{part}").prove(seed=seed, share=share)
-    except Exception as error:
-        raise RuntimeError(f"the part {part} of the proof broke down (seed {seed}): {error!r}") from error
-    return proved, time.monotonic() - began
 
 
 def _arguments() -> argparse.Namespace:

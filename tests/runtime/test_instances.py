@@ -502,3 +502,26 @@ async def test_a_child_is_started_and_answers() -> None:
         counts = await store.counts(0)
     assert counts.instances == {"Machine": {"completed": 1}, "Part": {"completed": 1}}
     assert counts.outbox == 0
+
+
+async def test_a_burst_for_one_instance_holds_up_nobody_else_and_keeps_its_order() -> None:
+    store = FaultyStore()
+    store.slow = 0.01
+    clock = LoopClock()
+    approved: list[int] = []
+
+    async def approve(number: int) -> None:
+        await engine.accept(event(Approved("1"), str(number)))
+        approved.append(number)
+
+    async with Engine(shop(World(), sagas=[Napping]), store, clock=clock) as engine, anyio.create_task_group() as burst:
+        await engine.accept(event(OrderPlaced("1")))
+        for number in range(1_500):
+            burst.start_soon(approve, number)
+        await anyio.sleep(1)
+        began = clock.now()
+        for number in range(20):
+            await engine.accept(event(OrderPlaced(f"other {number}")))
+        assert clock.now() - began < 2
+        assert len(approved) < 500
+    assert approved == sorted(approved)
