@@ -22,8 +22,8 @@ ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
 class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every limit there is (R20), with those of the machine. When one is reached the bus is not read further.
 
-    mailbox          messages that wait for one instance, before its sender has to wait; less than in_flight, so that one
-                     instance does not take all the room there is
+    mailbox          messages that wait for one instance, before its sender has to wait; less than in_flight, so that
+                     one instance does not take all the room there is
     in_flight        commands at local participants at a time, one participant at most half of them; and messages
                      accepted but not yet committed
     handed           outbox rows held in memory for participants, and for listeners; more are left in the store until

@@ -47,7 +47,9 @@ class Due(Struct, frozen=True):
 
 
 class Standing(Struct, frozen=True):
-    """Open instances of one saga and definition version that stand in the same steps: how many, and the key of one."""
+    """Open instances of one saga and definition version that stand in the same steps: how many, and the key of one, or
+    nothing where none was at hand among very many.
+    """
 
     saga: str
     definition_version: int

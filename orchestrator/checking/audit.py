@@ -13,7 +13,7 @@ from ..wire import Address
 from .auditing.books import Books, Delivered, Effect
 from .auditing.effects import disagreeing
 from .auditing.examined import Examined, examined
-from .auditing.places import left_over, misplaced, under_way
+from .auditing.places import left_over, miscounted, misplaced, under_way
 from .auditing.stored import rows, stories
 
 __all__ = ["Audit", "Books", "Delivered", "Effect", "audit"]
@@ -53,7 +53,9 @@ async def audit(
     async for story in stories(store):
         all[story.instance.address] = examined(app.sagas, story, limits)
     others = await rows(store)
+    counted = (await store.counts(0.0)).instances
     wrong = [f"{it.rule} {one.address}: {it.what}" for one in all.values() for it in one.wrong]
+    wrong += miscounted(all, counted)
     wrong += misplaced(app, all, others, books.accepted)
     wrong += left_over(all, others)
     if idle:

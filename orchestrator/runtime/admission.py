@@ -26,8 +26,8 @@ def check_standing(app: str, sagas: Mapping[str, Definition], standing: Iterable
 
 def problems(sagas: Mapping[str, Definition], standing: Standing) -> Iterator[str]:
     """What this code lacks for open instances that stand so."""
-    others = f" and {standing.count - 1} more" if standing.count > 1 else ""
-    where = f"{standing.saga}/{standing.key}{others}"
+    others = f" and {standing.count - 1:,} more" if standing.count > 1 else ""
+    where = f"{standing.saga}/{standing.key}{others}" if standing.key else f"{standing.count:,} of {standing.saga}"
     definition = sagas.get(standing.saga)
     if definition is None:
         yield f"{where}: there is no saga {standing.saga}"

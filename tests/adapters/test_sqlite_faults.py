@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -265,3 +266,13 @@ async def test_a_log_that_does_not_reach_the_disk_keeps_the_store_closed(
             await SQLiteStore(path).__aenter__()
     async with SQLiteStore(path) as store:
         assert await store.load([made().address]) == [made()]
+
+
+async def test_a_tally_that_miscounts_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with SQLiteStore(path) as store:
+        await stored(store, moved(made()))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE tally SET instances = 2")
+    async with SQLiteStore(path, read_only=True) as store:
+        assert await store.integrity() == ("the tally of instances is not what there is",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ class Stored(NamedTuple):
     run: str
     version: int
     flags: tuple[str, bool, bool, bool, bool]
+    stands_in: str
     knows_message: bool
 
 
@@ -110,7 +112,7 @@ def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> li
 STORED = """
     SELECT json_group_array(json_array(
         asked.column1, instance.id, run, instance.version, status, parked, paused, busy, retrying,
-        history.id IS NOT NULL
+        stands_in, history.id IS NOT NULL
     ))
     FROM (VALUES *) AS asked
     CROSS JOIN instance INDEXED BY instance_address ON key = asked.column2 AND saga = asked.column3
@@ -142,8 +144,8 @@ def _stored(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[in
     ]
     found: dict[int, Stored] = {}
     for (answer,) in read_many(connection, STORED, asked):
-        for number, id, run, version, *flags, knows in json.loads(answer):  # 0 and 1 equal False and True
-            found[number] = Stored(id, run, version, tuple(flags), bool(knows))
+        for number, id, run, version, *flags, stands_in, knows in json.loads(answer):  # 0 and 1 equal False and True
+            found[number] = Stored(id, run, version, tuple(flags), stands_in, bool(knows))
     return found
 
 
@@ -203,11 +205,15 @@ def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepar
     moved: list[Row] = []
     changed: list[Row] = []
     history: list[Row] = []
+    tally: Counter[Row] = Counter()
     next_id = 0
     for one, stored in good:
         instance = one.instance
         if instance is None:
             continue
+        tally[tally_place(instance.saga, one.flags[0], one.body[STANDS_IN])] += 1
+        if stored is not None:
+            tally[tally_place(instance.saga, stored.flags[0], stored.stands_in)] -= 1
         if instance.version == 1:
             if stored is not None:
                 replaced.append((stored.id,))
@@ -228,6 +234,7 @@ def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepar
     write_many(connection, MOVED, moved)
     write_many(connection, CHANGED, changed)
     write_many(connection, HISTORY, history)
+    write_many(connection, TALLY, [(*place, number) for place, number in tally.items() if number])
 
 
 BORN = """
@@ -251,6 +258,18 @@ CHANGED = """
     FROM (VALUES *) AS new WHERE instance.id = new.column1
 """
 HISTORY = "INSERT INTO history (instance, version, message_id, at, outcome, notes, crc, message) VALUES *"
+
+
+TALLY = """
+    INSERT INTO tally (saga, status, stands_in, instances) VALUES *
+    ON CONFLICT DO UPDATE SET instances = instances + excluded.instances
+"""
+STANDS_IN = 4  # where it is in a Prepared's body
+
+
+def tally_place(saga: str, status: str, stands_in: str) -> Row:
+    """Under what an instance is counted; where it stands matters while it is open."""
+    return (saga, status, "" if Status(status).is_end else stands_in)
 
 
 def _fixed(instance: Instance) -> Row:

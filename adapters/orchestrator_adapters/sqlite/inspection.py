@@ -19,6 +19,8 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
     """Tables that are not ours and rows that are not what was written, a line each. Reads everything."""
     if _tables(connection) != _our_tables():
         yield "the schema is not what was written"
+    if connection.execute(MISCOUNTED).fetchone() is not None:
+        yield "the tally of instances is not what there is"
     for sql, is_whole, name in (
         (INSTANCES, _is_whole_instance, "instance"),
         (HISTORY, _is_whole_entry, "history row"),
@@ -40,6 +42,14 @@ INSTANCES = """
 HISTORY = """
     SELECT history.id, saga, key, run, history.version, message_id, at, outcome, notes, history.crc, message
     FROM history LEFT JOIN instance ON instance.id = history.instance
+"""
+MISCOUNTED = """
+    SELECT 1 FROM (
+        SELECT saga, status, stands_in, instances FROM tally
+        UNION ALL
+        SELECT saga, status, iif(status IN ('running', 'compensating'), stands_in, ''), -count(*)
+        FROM instance GROUP BY 1, 2, 3
+    ) GROUP BY saga, status, stands_in HAVING sum(instances) <> 0
 """
 OUTBOX = "SELECT position, name, due_at, crc, body FROM outbox"
 WAITING = "SELECT id, saga, key, message_id, since, until, crc, body FROM waiting"

@@ -136,16 +136,31 @@ def history(connection: sqlite3.Connection, address: Address, after: int, limit:
 
 
 STANDING = """
-    SELECT stands_in, count(*), min(key) FROM instance INDEXED BY instance_status
-    WHERE saga = ? AND status IN ('running', 'compensating') GROUP BY stands_in
+    SELECT saga, stands_in, sum(instances) FROM tally
+    WHERE status IN ('running', 'compensating') GROUP BY saga, stands_in HAVING sum(instances) > 0
+"""
+# The first thousands of a status; a million are not looked through for an example.
+STANDS_THERE = """
+    SELECT key FROM (
+        SELECT key, stands_in FROM instance INDEXED BY instance_status
+        WHERE saga = :saga AND status = 'running' LIMIT :few
+    ) WHERE stands_in = :stands_in
+    UNION ALL
+    SELECT key FROM (
+        SELECT key, stands_in FROM instance INDEXED BY instance_status
+        WHERE saga = :saga AND status = 'compensating' LIMIT :few
+    ) WHERE stands_in = :stands_in
+    LIMIT 1
 """
 
 
 def standing(connection: sqlite3.Connection) -> list[Standing]:
     """Where all open instances stand, grouped (R18)."""
-    found = [
-        rows.standing_of(saga, *group) for saga in _sagas(connection) for group in connection.execute(STANDING, (saga,))
-    ]
+    found: list[Standing] = []
+    for saga, stands_in, count in connection.execute(STANDING).fetchall():
+        there = {"saga": saga, "stands_in": stands_in, "few": FEW}
+        example = connection.execute(STANDS_THERE, there).fetchone()
+        found.append(rows.standing_of(saga, stands_in, count, example[0] if example else ""))
     return sorted(found, key=lambda each: (each.saga, each.definition_version, each.steps))
 
 
@@ -251,7 +266,7 @@ def _cursor(text: str) -> int:
     return int(text)
 
 
-BY_STATUS = "SELECT saga, status, count(*) FROM instance INDEXED BY instance_status GROUP BY saga, status"
+BY_STATUS = "SELECT saga, status, sum(instances) FROM tally GROUP BY saga, status HAVING sum(instances) > 0"
 TOTALS = """
     SELECT
         (SELECT count(*) FROM instance INDEXED BY instance_parked WHERE parked = 1),

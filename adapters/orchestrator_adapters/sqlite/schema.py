@@ -20,7 +20,8 @@ CACHED_STATEMENTS = 256
 # Why it looks like this. Row ids grow, so that new rows fill pages at the end instead of splitting pages everywhere.
 # An instance is one row, its body last, so that its columns are read without it. A new run is a new row: the order
 # of ids is the order of starts. History is in the order of time; its one index finds the rows of an instance (their
-# order is that of their ids) and is the inbox at the same time. Flags that few rows have are partial indexes.
+# order is that of their ids) and is the inbox at the same time. Flags that few rows have are partial indexes. The
+# tally says how many instances stand where, so that nobody counts a million rows to start or to ask for the status.
 SCHEMA_1 = (
     """
     CREATE TABLE instance (
@@ -53,6 +54,15 @@ SCHEMA_1 = (
     "CREATE INDEX instance_paused ON instance (paused) WHERE paused = 1",
     "CREATE INDEX instance_busy ON instance (busy) WHERE busy = 1",
     "CREATE INDEX instance_retrying ON instance (updated_at) WHERE retrying = 1",
+    """
+    CREATE TABLE tally (
+        saga TEXT NOT NULL,
+        status TEXT NOT NULL,
+        stands_in TEXT NOT NULL,
+        instances INTEGER NOT NULL,
+        PRIMARY KEY (saga, status, stands_in)
+    ) STRICT, WITHOUT ROWID
+    """,
     """
     CREATE TABLE history (
         id INTEGER PRIMARY KEY,

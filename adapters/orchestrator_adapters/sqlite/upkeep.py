@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
@@ -12,9 +13,11 @@ from pathlib import Path
 from orchestrator.errors import ConfigError, StoreUnavailable
 
 from . import rows
-from .bulk import write_many
+from .bulk import read_many, write_many
+from .commit import TALLY, tally_place
 from .errors import store_errors
 from .inspection import problems
+from .rows import Row
 
 PRUNE_BATCH = 500
 MOST_PROBLEMS = 20
@@ -28,6 +31,7 @@ PRUNABLE = """
     )
     ORDER BY ended_at, id LIMIT ?
 """
+STATUS_OF = "SELECT saga, status, count(*) FROM instance WHERE id IN (VALUES *) GROUP BY saga, status"
 
 
 def prune_instances(
@@ -36,6 +40,10 @@ def prune_instances(
     """Remove a batch of old instances and give their (ended_at, id); those whose parent is there stay (R14)."""
     gone = connection.execute(PRUNABLE, (ended_before, *after, PRUNE_BATCH)).fetchall()
     ids = [(id,) for _, id in gone]
+    tally: Counter[Row] = Counter()
+    for saga, status, number in read_many(connection, STATUS_OF, ids):
+        tally[tally_place(saga, status, "")] -= number
+    write_many(connection, TALLY, [(*place, number) for place, number in tally.items()])
     write_many(connection, "DELETE FROM history WHERE instance IN (VALUES *)", ids)
     write_many(connection, "DELETE FROM instance WHERE id IN (VALUES *)", ids)
     return gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -37,6 +38,15 @@ def misplaced(app: App[Any], all: All, rows: Rows, accepted: Iterable[str | Enve
                 yield f"I10 {where}: message {message.id} was accepted, and is nowhere"
         elif message not in anywhere and not any(message.encode() in letter.raw for letter in rows.dead):
             yield f"I10 message {message}: it was accepted, and is nowhere"
+
+
+def miscounted(all: All, counted: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """What `status` would say wrongly."""
+    there = Counter((one.instance.saga, str(one.instance.status)) for one in all.values())
+    said = Counter({(saga, status): number for saga, of in counted.items() for status, number in of.items()})
+    for saga, status in sorted(there.keys() | said.keys()):
+        if there[saga, status] != said[saga, status]:
+            yield f"I1 {saga}: {said[saga, status]} are counted as {status}, and there are {there[saga, status]}"
 
 
 def left_over(all: All, rows: Rows) -> Iterator[str]:
