@@ -151,7 +151,7 @@ async def test_a_flipped_bit_in_the_history_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     async with SQLiteStore(path) as store:
         await stored(store, moved(made()))
-    damage(path, b'"data":{"n":1}', b'"data":{"n":7}')
+    damage(path, b',{"n":1},', b',{"n":7},')
     async with SQLiteStore(path, read_only=True) as store:
         with pytest.raises(StoreCorrupt, match="restore a backup"):
             await store.history(made().address)

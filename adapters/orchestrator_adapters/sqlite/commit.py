@@ -47,13 +47,13 @@ def prepare(transition: Transition) -> Prepared:
     if instance is None:
         return Prepared(transition)
     assert message is not None, "a transition of an instance is the effect of a message"
-    code = HistoryCode(instance.address, instance.run)
+    history = HistoryCode.of(instance).row(transition, message, instance.version)
     outline = instance.outline()
     return Prepared(
         transition,
         instance,
-        code.short(message.id),
-        code.row(transition, message, instance.version),
+        history[1],
+        history,
         rows.instance_row(instance, outline),
         rows.flags(instance, outline),
     )

@@ -125,13 +125,13 @@ HISTORY = """
 
 def history(connection: sqlite3.Connection, address: Address, after: int, limit: int) -> list[Entry]:
     """The transitions after that version."""
-    sql = "SELECT id, run FROM instance INDEXED BY instance_address WHERE key = ? AND saga = ?"
+    sql = "SELECT id, stands_in, crc, body FROM instance INDEXED BY instance_address WHERE key = ? AND saga = ?"
     row = connection.execute(sql, (address.key, address.saga)).fetchone()
     if row is None:
         return []
-    instance, run = row
-    code = HistoryCode(address, run)
-    asked = {"instance": instance, "after": max(0, after), "limit": page_size(limit)}
+    id, *columns = row
+    code = HistoryCode.of(rows.instance_of(*columns))
+    asked = {"instance": id, "after": max(0, after), "limit": page_size(limit)}
     return [code.entry(row) for row in connection.execute(HISTORY, asked)]
 
 

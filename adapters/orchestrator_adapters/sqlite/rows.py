@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import structs
+from msgspec import Raw, Struct, structs
 
 from orchestrator.errors import StoreCorrupt
 from orchestrator.machine.instance import Instance, Outline, run_id
 from orchestrator.machine.transition import Entry, Outcome, Transition
 from orchestrator.ports import Due, Standing, Waiting
-from orchestrator.wire import Address, DeadLetter, Envelope, Outgoing
+from orchestrator.wire import Address, DeadLetter, Envelope, Kind, Outgoing
 
 Row: TypeAlias = tuple[Any, ...]
 T = TypeVar("T")
@@ -66,16 +66,51 @@ def instance_of(stands_in: str, crc: int, body: bytes) -> Instance:
     return _decoded(_instance, crc, body, stands_in)
 
 
+class Rest(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a message in the history is beside a plain reply. Ids are short; None: the same as the run's."""
+
+    kind: Kind = Kind.EVENT
+    address: Address | None = None
+    via: str = ""
+    reply_to: str = ""
+    attempt: int = 0
+    clean: bool = False
+    version: int = 1
+    user: str = ""
+    correlation_id: str | None = None
+    causation_id: str = ""
+    traceparent: str | None = None
+    answer_to: Address | None = None
+
+
+class Kept(Struct, frozen=True, array_like=True, gc=False):
+    """A message in the history, without its id; `rest` None: the reply that the id says."""
+
+    type: str
+    data: Raw
+    time: float
+    rest: Rest | None = None
+
+
 class HistoryCode:
-    """Writes and reads the history of one run, leaving out what each of its messages would repeat.
+    """Writes and reads the history of one run, leaving out what each of its messages would repeat: of an order's four
+    messages 700 bytes are stored instead of 1,200.
 
     Ids that begin with the run's own prefix (`saga/key~run/`, R3) are stored as `~` and the rest, others as `=` and the
-    whole; the address only where it is another.
+    whole. A reply as a participant gives it is said by its id: the command's, its kind, the attempt (R3).
     """
 
-    def __init__(self, address: Address, run: str) -> None:
+    def __init__(self, address: Address, run: str, correlation_id: str = "", traceparent: str = "") -> None:
+        """`correlation_id` and `traceparent` are the run's: what its messages are most often of."""
         self._address = address
+        self._correlation_id = correlation_id
+        self._traceparent = traceparent
         self._prefix = run_id(address.saga, address.key, run) + "/"
+
+    @classmethod
+    def of(cls, instance: Instance) -> HistoryCode:
+        """For the history of this instance."""
+        return cls(instance.address, instance.run, instance.correlation_id, instance.traceparent)
 
     def short(self, text: str) -> str:
         """An id as it is stored."""
@@ -89,17 +124,8 @@ class HistoryCode:
 
     def row(self, transition: Transition, message: Envelope, version: int) -> Row:
         """version, message_id, at, outcome, notes, crc, message."""
-        own = message.address == self._address
-        body = _encode(
-            structs.replace(
-                message,
-                id="",
-                saga="" if own else "=" + message.saga,
-                key="" if own else message.key,
-                reply_to=self.short(message.reply_to),
-                causation_id=self.short(message.causation_id),
-            )
-        )
+        rest = None if self._is_plain_reply(message) else self._rest(message)
+        body = _encode(Kept(message.type, message.data, message.time, rest))
         notes = _encode(transition.notes).decode() if transition.notes else ""
         columns = (version, self.short(message.id), float(transition.at), str(transition.outcome), notes)
         return (*columns, seal(body, *columns), body)
@@ -107,19 +133,79 @@ class HistoryCode:
     def entry(self, row: Row) -> Entry:
         """Errors: StoreCorrupt, when the bytes are not those that were written."""
         *columns, crc, body = row
-        stored = _decoded(_envelope, crc, body, *columns)
+        kept = _decoded(_kept, crc, body, *columns)
         version, message_id, at, outcome, notes = columns
         with _damage():
-            told = Outcome(outcome), _notes.decode(notes) if notes else ()
-        message = structs.replace(
-            stored,
-            id=self.long(message_id),
-            saga=stored.saga[1:] if stored.saga else self._address.saga,
-            key=stored.key if stored.saga else self._address.key,
-            reply_to=self.long(stored.reply_to),
-            causation_id=self.long(stored.causation_id),
+            message = self._message(self.long(message_id), kept)
+            return Entry(version, at, message, Outcome(outcome), _notes.decode(notes) if notes else ())
+
+    def _is_plain_reply(self, message: Envelope) -> bool:
+        """Whether `_reply` makes the same message of the same id, type, data and time."""
+        kind = message.kind
+        return (
+            kind in _REPLIES
+            and message.id == f"{message.reply_to}:{kind}:{message.attempt}"
+            and message.attempt >= 0
+            and message.causation_id == message.reply_to
+            and message.correlation_id == self._correlation_id
+            and message.traceparent == self._traceparent
+            and message.saga == self._address.saga
+            and message.key == self._address.key
+            and message.clean is (kind is Kind.REFUSAL)
+            and message.version == 1
+            and not (message.via or message.user or message.answer_to)
         )
-        return Entry(version, at, message, *told)
+
+    def _rest(self, message: Envelope) -> Rest:
+        return Rest(
+            kind=message.kind,
+            address=None if message.address == self._address else message.address,
+            via=message.via,
+            reply_to=self.short(message.reply_to),
+            attempt=message.attempt,
+            clean=message.clean,
+            version=message.version,
+            user=message.user,
+            correlation_id=None if message.correlation_id == self._correlation_id else message.correlation_id,
+            causation_id=self.short(message.causation_id),
+            traceparent=None if message.traceparent == self._traceparent else message.traceparent,
+            answer_to=message.answer_to,
+        )
+
+    def _message(self, id: str, kept: Kept) -> Envelope:
+        """Errors: ValueError, for an id that says no reply where there is no rest."""
+        rest = kept.rest or self._said_by(id)
+        address = rest.address or self._address
+        return Envelope(
+            id=id,
+            kind=rest.kind,
+            type=kept.type,
+            data=kept.data,
+            time=kept.time,
+            saga=address.saga,
+            key=address.key,
+            via=rest.via,
+            reply_to=self.long(rest.reply_to),
+            attempt=rest.attempt,
+            clean=rest.clean,
+            version=rest.version,
+            user=rest.user,
+            correlation_id=self._correlation_id if rest.correlation_id is None else rest.correlation_id,
+            causation_id=self.long(rest.causation_id),
+            traceparent=self._traceparent if rest.traceparent is None else rest.traceparent,
+            answer_to=rest.answer_to,
+        )
+
+    def _said_by(self, id: str) -> Rest:
+        """What the id of a plain reply says of it."""
+        before, _, attempt = id.rpartition(":")
+        command_id, _, word = before.rpartition(":")
+        kind, command = Kind(word), self.short(command_id)
+        return Rest(kind=kind, reply_to=command, attempt=int(attempt), clean=kind is Kind.REFUSAL, causation_id=command)
+
+
+_REPLIES = (Kind.YES, Kind.REFUSAL, Kind.FAILURE)
+_kept = msgspec.json.Decoder(Kept)
 
 
 def outbox_row(outgoing: Outgoing) -> Row:
