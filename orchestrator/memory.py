@@ -67,11 +67,11 @@ class MemoryStore:
             return problem
         if transition.instance is not None:
             self._store(transition, transition.instance)
+        for waiting_id in transition.waiting_remove:
+            self._waiting.pop(waiting_id, None)
         if transition.wait_until is not None and transition.message is not None:
             row = Waiting(next(self._waiting_ids), transition.message, transition.at, transition.wait_until)
             self._waiting[row.id] = row
-        for waiting_id in transition.waiting_remove:
-            self._waiting.pop(waiting_id, None)
         for name in transition.remove:
             self._outbox.pop(name, None)
         for outgoing in transition.put:
@@ -90,7 +90,13 @@ class MemoryStore:
         message, instance = transition.message, transition.instance
         if any(pair in self._seen for pair in transition.seen):
             return DuplicateMessage(f"seen already: {transition.seen}")
-        if transition.wait_until is not None and message is not None and self._waits(message):
+        if any(id not in self._waiting for id in transition.waiting_remove):
+            return DuplicateMessage(f"no more in the waiting room: {transition.waiting_remove}")
+        if (
+            transition.wait_until is not None
+            and message is not None
+            and self._waits(message, transition.waiting_remove)
+        ):
             return DuplicateMessage(f"{message.id} waits for {message.address} already")
         if instance is None:
             return None
@@ -126,8 +132,9 @@ class MemoryStore:
         if new is not None:
             insort(self._timers, (new, address))
 
-    def _waits(self, message: Envelope) -> bool:
-        return any(row.envelope.id == message.id for row in self._waiting_at(message.address))
+    def _waits(self, message: Envelope, besides: Collection[int]) -> bool:
+        here = self._waiting_at(message.address)
+        return any(row.envelope.id == message.id and row.id not in besides for row in here)
 
     def _waiting_at(self, address: Address) -> list[Waiting]:
         return [row for row in self._waiting.values() if row.envelope.address == address]

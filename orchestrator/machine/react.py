@@ -219,7 +219,9 @@ def _after_the_end(turn: Turn, instance: Instance, message: Envelope, now: float
     if message.kind is Kind.EVENT and definition.restartable and message.id != instance.starter:
         if _starts(definition, message):
             return _begun(Turn(definition, _new(definition, message, now), message, now, limits))
-        return _wait_for_start(message, now, limits)
+        return _wait_for_start(
+            message, max(now, instance.updated_at), limits
+        )  # behind this run, whatever the clock says
     if message.kind is Kind.START:
         turn.instance.answer_attempt = message.attempt
         turn.note("started again: the same answer")

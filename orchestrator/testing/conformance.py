@@ -538,6 +538,23 @@ class StoreConformance:
         assert found == ["undo 2", "open 2", "undo 1", "open 1"]
         assert [row.envelope.id for row in await store.waiting_for(1)] == found[:1]
 
+    async def test_what_is_no_more_in_the_waiting_room_is_a_duplicate(self, store: Store) -> None:
+        await stored(store, early("e1"))
+        [row] = await store.waiting()
+        begun, delivered = moved(made()), structs.replace(moved(after(made()), "e1"), waiting_remove=(row.id,))
+        again = structs.replace(moved(after(made(), version=3), "e1 again"), waiting_remove=(row.id,))
+        results = await store.commit([begun, delivered, again])
+        assert [type(result) for result in results] == [Committed, Committed, DuplicateMessage]
+        [instance] = await store.load([made().address])
+        assert instance is not None and instance.version == 2
+
+    async def test_what_waits_may_be_put_back_to_wait_on(self, store: Store) -> None:
+        await stored(store, early("e1"))
+        [row] = await store.waiting()
+        await stored(store, structs.replace(early("e1", until=NOW + 900), at=NOW + 5, waiting_remove=(row.id,)))
+        [later] = await store.waiting()
+        assert (later.envelope.id, later.since, later.until) == ("e1", NOW + 5, NOW + 900)
+
     async def test_waiting_for_finds_those_whose_instance_has_ended_since(self, store: Store) -> None:
         await stored(store, early("before", "brief"), early("never", "none"))
         await stored(store, moved(made("brief")), moved(ended(made("brief"), NOW + 5), "end"))

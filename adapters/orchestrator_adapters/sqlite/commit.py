@@ -84,6 +84,7 @@ def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
 
 def _touches(transition: Transition) -> list[Hashable]:
     touches: list[Hashable] = [*transition.seen, *transition.remove, *[outgoing.name for outgoing in transition.put]]
+    touches += transition.waiting_remove
     if transition.instance is not None:
         touches.append(transition.instance.address)
     if transition.wait_until is not None and transition.message is not None:
@@ -95,8 +96,9 @@ def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> li
     stored = _stored(connection, wave)
     seen = _seen(connection, wave)
     waits = _waits(connection, wave)
+    there = _still_waiting(connection, wave)
     problems = [
-        _known(one.transition, seen, waits) or (one.instance and _misfit(one, one.instance, stored.get(number)))
+        _known(one.transition, seen, waits, there) or (one.instance and _misfit(one, one.instance, stored.get(number)))
         for number, one in enumerate(wave)
     ]
     good = [number for number, problem in enumerate(problems) if problem is None]
@@ -124,7 +126,7 @@ SEEN = """
     FROM (VALUES *) AS asked CROSS JOIN seen ON consumer = asked.column1 AND message_id = asked.column2
 """
 WAITS = """
-    SELECT key, saga, message_id
+    SELECT key, saga, message_id, id
     FROM (VALUES *) AS asked
     CROSS JOIN waiting ON key = asked.column1 AND saga = asked.column2 AND message_id = asked.column3
 """
@@ -155,10 +157,16 @@ def _seen(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[tuple
     return {(consumer, message_id) for consumer, message_id in read_many(connection, SEEN, asked)}
 
 
-def _waits(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[tuple[Address, str]]:
-    """Those of the wave's messages for the waiting room that are in it already."""
+def _waits(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[tuple[Address, str], int]:
+    """Those of the wave's messages for the waiting room that are in it already, and the row's id."""
     asked = [(message.key, message.saga, message.id) for message, _ in _for_waiting(one.transition for one in wave)]
-    return {(Address(saga, key), message_id) for key, saga, message_id in read_many(connection, WAITS, asked)}
+    return {(Address(saga, key), message_id): id for key, saga, message_id, id in read_many(connection, WAITS, asked)}
+
+
+def _still_waiting(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[int]:
+    """Those of the rows to be taken out of the waiting room that are in it."""
+    asked = [(id,) for one in wave for id in one.transition.waiting_remove]
+    return {id for (id,) in read_many(connection, "SELECT id FROM waiting WHERE id IN (VALUES *)", asked)}
 
 
 def _for_waiting(transitions: Iterable[Transition]) -> Iterator[tuple[Envelope, Row]]:
@@ -172,13 +180,17 @@ def _for_waiting(transitions: Iterable[Transition]) -> Iterator[tuple[Envelope, 
 
 
 def _known(
-    transition: Transition, seen: set[tuple[str, str]], waits: set[tuple[Address, str]]
+    transition: Transition, seen: set[tuple[str, str]], waits: dict[tuple[Address, str], int], there: set[int]
 ) -> DuplicateMessage | None:
     if not seen.isdisjoint(transition.seen):
         return DuplicateMessage(f"seen already: {transition.seen}")
+    if not there.issuperset(transition.waiting_remove):
+        return DuplicateMessage(f"no more in the waiting room: {transition.waiting_remove}")
     message = transition.message
-    if transition.wait_until is not None and message is not None and (message.address, message.id) in waits:
-        return DuplicateMessage(f"{message.id} waits for {message.address} already")
+    if transition.wait_until is not None and message is not None:
+        waiting_as = waits.get((message.address, message.id))
+        if waiting_as is not None and waiting_as not in transition.waiting_remove:
+            return DuplicateMessage(f"{message.id} waits for {message.address} already")
     return None
 
 
@@ -284,11 +296,11 @@ def _next_instance_id(connection: sqlite3.Connection) -> int:
 
 def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) -> None:
     for sql, found in (
+        ("DELETE FROM waiting WHERE id IN (VALUES *)", [(id,) for one in good for id in one.waiting_remove]),
         (
             "INSERT INTO waiting (saga, key, message_id, since, until, crc, body) VALUES *",
             [row for _, row in _for_waiting(good)],
         ),
-        ("DELETE FROM waiting WHERE id IN (VALUES *)", [(id,) for one in good for id in one.waiting_remove]),
         ("DELETE FROM outbox WHERE name IN (VALUES *)", [(name,) for one in good for name in one.remove]),
         (
             "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *",

@@ -12,7 +12,7 @@ from ..client import Desk
 from ..places import store_file
 from .session import Session
 
-PATIENCE_S = 3.0  # for a daemon that has the lock and does not listen yet, or no more; and for another verb
+PATIENCE_S = 10.0  # for a daemon that has the lock and does not listen yet, or no more; and for another verb
 LOOK_S = 0.05
 
 
