@@ -94,6 +94,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     on_bus    whether events come over the bus, and what nobody here carries out goes over it
     disk      makes the disk
     is_steady whether it ends the same however long everything takes
+    has_bugs  whether a handler of its sagas raises; else nothing may park over a bug, whatever goes wrong outside
     settled   what must be true of the instances at the end; gives sentences about what is not
     """
 
@@ -104,6 +105,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     on_bus: bool = False
     disk: Callable[[], Disk] = MemoryDisk
     is_steady: bool = True
+    has_bugs: bool = False
     limits: Limits = Limits()
     settled: Callable[[Sequence[Instance], Any], list[str]] = lambda instances, outside: []
 
@@ -285,6 +287,10 @@ class _Run:
     async def _help(self, engine: Engine, store: Store) -> bool:
         """What an operator does with what is parked: let it try again. Whether anything was done."""
         page = await store.find(Find(parked=True, limit=MAX_PAGE))
+        if not self._scenario.has_bugs:
+            self._world.wrong += [
+                f"R15 {one.address} is parked over a bug: {one.parked}" for one in page.items if one.bug
+            ]
         again = [one.address for one in page.items if self._helped.get(one.address, 0) < HELP]
         for address in again:
             self._helped[address] = self._helped.get(address, 0) + 1

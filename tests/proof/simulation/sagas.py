@@ -9,6 +9,7 @@ from orchestrator import (
     Event,
     Finish,
     Goto,
+    Retry,
     Saga,
     Stay,
     Unwound,
@@ -34,6 +35,7 @@ from tests.machine.cast import (
     Reserved,
     Rush,
     Ship,
+    SoldOut,
     Withdrawn,
 )
 
@@ -310,3 +312,116 @@ class Cancellable(Saga, key="order", starts=Placed):
     @on
     def cancelled(self, event: Cancelled) -> Compensate:
         return Compensate("cancelled by the customer")
+
+
+class Patient(Saga, key="order", starts=Placed):
+    """Twice in a step with a long time between, so that what is late for the first visit comes in the second."""
+
+    order: str
+    rounds: int = 0
+
+    @step(retry=Retry(attempts=20, timeout=10, initial=1, maximum=10))
+    def reserve(self) -> Reserve:
+        self.rounds += 1
+        return Reserve(self.order, str(self.rounds))
+
+    @reserve.compensate
+    def release(self) -> Release:
+        return Release(self.order, str(self.rounds))
+
+    @step
+    def pause(self) -> Wait:
+        return Wait(560)
+
+    @pause.late
+    def again(self) -> Goto | None:
+        return Goto(self.reserve) if self.rounds == 1 else None
+
+
+class Revocable(Saga, key="order", starts=Placed):
+    """Has no pivot, so that only its end is too late."""
+
+    order: str
+
+    @step(retry=FAST)
+    def reserve(self) -> Reserve:
+        return Reserve(self.order)
+
+    @reserve.compensate
+    def release(self) -> Release:
+        return Release(self.order)
+
+    @on
+    def cancelled(self, event: Cancelled) -> Compensate:
+        return Compensate("cancelled by the customer")
+
+
+class Returning(Saga, key="order", starts=Placed, restartable=True):
+    """May end before the step that an early event was kept for, and begin again."""
+
+    order: str
+    lines: tuple[str, ...]
+
+    @step(retry=FAST, undo=None)
+    def reserve(self) -> Reserve:
+        return Reserve(self.order, self.lines[0])
+
+    @reserve.refused
+    def sold_out(self, refusal: SoldOut) -> Finish:
+        return Finish()
+
+    @step
+    def approval(self) -> Wait:
+        return Wait(100)
+
+    @approval.on
+    def approved(self, event: Approved) -> None: ...
+
+    @approval.late
+    def overdue(self) -> None: ...
+
+
+class Followed(Saga, key="order", starts=Told):
+    """Follows from what a listener tells."""
+
+    order: str
+
+    @step(retry=FAST, undo=None)
+    def rush(self) -> Rush:
+        return Rush(self.order)
+
+
+def puzzled(is_mended: bool) -> type[Saga]:
+    class Puzzled(Saga, key="order", starts=Placed):
+        order: str
+        hurried: bool = False
+
+        @step(retry=FAST)
+        def reserve(self) -> Reserve:
+            return Reserve(self.order)
+
+        @reserve.on
+        def reserved(self, reply: Reserved) -> None:
+            if not is_mended:
+                raise ValueError("not thought of")
+
+        @reserve.compensate
+        def release(self) -> Release:
+            return Release(self.order)
+
+        @on
+        def hurry(self, event: Hurry) -> None:
+            self.hurried = True
+
+        @step
+        def approval(self) -> Wait:
+            return Wait(1_000)
+
+        @approval.on
+        def approved(self, event: Approved) -> None: ...
+
+        @step(retry=FAST, undo=None)
+        def charge(self) -> Charge:
+            return Charge(self.order)
+
+    return Puzzled

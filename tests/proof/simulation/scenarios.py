@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from msgspec import structs
+
 from orchestrator import App, Event, Listener, Saga
+from orchestrator.machine import CallKind, Do, Instance, Status
 from orchestrator.testing.simulation import Ask, Line, Restart, Scenario, Tell
 from orchestrator.wire import Address, Request, Verb
 from tests.machine import cast
@@ -13,7 +16,7 @@ from tests.machine.cast import Approved, Cancelled, Hurry, Placed
 
 from . import sagas
 from .disk import SQLiteDisk
-from .services import PARTICIPANTS, RemoteServices, Script, Services, desk
+from .services import PARTICIPANTS, Audience, RemoteServices, Script, Services, desk
 
 
 def scenario(
@@ -103,4 +106,71 @@ SCENARIOS: tuple[Scenario, ...] = (
     scenario("remote, fails", sagas.Cancellable, {"Reserve": ("fail", "lose", "yes"), "Charge": ("no",)},
              is_remote=True),
     scenario("remote, late", sagas.Cancellable, {"Charge": ("late",)}, is_remote=True, is_steady=False),
+)  # fmt: skip
+
+
+def followed(services: Services, life: int) -> App[object]:
+    """A saga, a listener that hears of its end, and a saga that follows from what this tells."""
+    return App(
+        "proof",
+        sagas=[cast.Linear, sagas.Followed],
+        participants=PARTICIPANTS,
+        listeners=[sagas.tell, sagas.hear],
+        resources=partial(desk, services),
+    )
+
+
+def branches_first(instances: Sequence[Instance], outside: Services) -> list[str]:
+    """The tour, which both branches let start, is undone before either (R7)."""
+    undone = [effect.key.rpartition("/")[2] for effect in outside.effects if effect.is_undo]
+    early = undone[: undone.index("tour#1")] if "tour#1" in undone else []
+    return [f"I5 {step} was undone before the tour" for step in early]
+
+
+def unheard(instances: Sequence[Instance], outside: Audience) -> list[str]:
+    """What was to be announced, and nobody has heard."""
+    ids = (f"{one.saga}/{one.key}~{one.run}/announce#1" for one in instances if one.status is Status.COMPLETED)
+    return [f"I7 {id} was published, and nobody has heard it" for id in ids if not outside.heard[id]]
+
+
+def without_effect(instances: Sequence[Instance], outside: Services) -> list[str]:
+    """What counts as done, and was not done for this visit of this run."""
+    done = {effect.key for effect in outside.effects}
+    return [
+        f"H1 {key} counts as done, and no participant did it"
+        for one in instances
+        for visit in one.visits
+        for call in visit.calls
+        if call.do is Do.YES and call.kind is CallKind.COMMAND
+        if (key := one.command_id(visit, call)) not in done or one.run not in key
+    ]
+
+
+SCENARIOS += (
+    structs.replace(scenario("remote, heard", cast.Linear, is_remote=True), outside=partial(Audience, {}),
+                    settled=unheard),
+    structs.replace(scenario("followed", cast.Linear), app=followed),
+    structs.replace(scenario("bug, mended", sagas.puzzled(is_mended=False), None, tell(2, Hurry("1")),
+             tell(3, Approved("1")), Restart(6), later=sagas.puzzled(is_mended=True)), has_bugs=True),
+    scenario("undo never answers", sagas.Cancellable, {"Charge": ("no",), "Release": (*["fail"] * 12, "yes")}),
+    scenario("placed again", cast.Branches, None, tell(0.1, Placed("1")), tell(20, Placed("1", ("c",)))),
+    scenario("deadline, while it unwinds", sagas.Deadlined,
+             {"Reserve": ("fail",), "Release": (*["fail"] * 7, "yes")}, is_steady=False),
+    scenario("children, paused", sagas.Family, None, ask(0.15, sagas.Family, Verb.PAUSE),
+             ask(40, sagas.Family, Verb.RESUME), is_steady=False),
+    scenario("children, cancelled", sagas.Family, {"Rush": ("mute", "yes")}, ask(4, sagas.Family, Verb.CANCEL),
+             is_steady=False),
+    structs.replace(scenario("remote, late answers", sagas.Patient, {"Reserve 2": (*["mute"] * 8, "yes")},
+                             is_remote=True), settled=without_effect),
+    structs.replace(scenario("restarted", cast.Again, None, tell(20, Placed("1"))), settled=without_effect),
+    structs.replace(scenario("parallel, unwound", cast.Branches, {"Charge": ("no",)}), settled=branches_first),
+    scenario("past the pivot, parked", cast.NoWayBack, {"Rush": (*["fail"] * 4, "yes")}),
+    scenario("past the pivot, cancelled", cast.Linear, {"Ship": ("mute", "yes")}, ask(3, cast.Linear, Verb.CANCEL),
+             is_steady=False),
+    scenario("kept over the end", sagas.Returning, {"Reserve a": ("no",)}, tell(0.0, Approved("1")),
+             tell(20, Placed("1", ("c",))), is_steady=False),
+    scenario("past the pivot, too late", cast.NoWayBack, {"Rush": ("mute", "yes")}, tell(3, Cancelled("1")),
+             is_steady=False),
+    scenario("cancelled after the end", sagas.Revocable, None, tell(60, Cancelled("1")), is_steady=False),
+    scenario("renewal, refused", sagas.Renewal, {"Charge #2": ("no",)}, is_steady=False),
 )  # fmt: skip

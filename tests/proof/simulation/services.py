@@ -19,6 +19,7 @@ from orchestrator.ports import Delivered as Message
 from orchestrator.testing.simulation import Broker, Outside
 from orchestrator.wire import Envelope, Kind
 from tests.machine.cast import (
+    Announced,
     Charge,
     Charged,
     Declined,
@@ -219,3 +220,19 @@ class RemoteServices(Services):
             )
             await broker.bus.publish([(reply.type, to_cloud_event(reply, "/services"))])
         await delivered.ack()
+
+
+class Audience(RemoteServices):
+    """With somebody on the bus besides who hears what the saga announces."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self.heard: Counter[str] = Counter()
+
+    async def background(self, broker: Broker) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(super().background, broker)
+            async for batch in await broker.member([type_name(Announced)], "audience", 4):
+                for delivered in batch:
+                    self.heard[cloud_event(delivered.body).id] += 1
+                    await delivered.ack()
