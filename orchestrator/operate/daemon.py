@@ -30,7 +30,7 @@ from .output import hidden_password
 from .places import store_file
 from .protocol import Answer, Ask, Ping, Pong
 
-LOCK_PATIENCE_S = 1.0  # a verb that acts without a daemon holds the store's lock for a moment
+LOCK_PATIENCE_S = 10.0  # a verb that acts without a daemon holds the store's lock for a moment
 LOCK_LOOK_S = 0.05
 DRAINING = 0.85  # of the time for stopping; the rest is for closing
 LAST_ANSWERS_S = 0.5
@@ -68,14 +68,18 @@ def _check_participants(app: App, settings: Settings) -> None:
 async def _opened(stack: AsyncExitStack, app: App, settings: Settings) -> Engine:
     """The engine, recovered. Waits a moment for a verb that holds the lock, but not for another daemon."""
     patience_ends = time.monotonic() + LOCK_PATIENCE_S
+    has_said_it = False
     while True:
         bus = open_bus(settings.bus) if settings.bus else None
         try:
             return await stack.enter_async_context(Engine(app, open_store(settings.store), bus, limits=settings.limits))
-        except StoreLocked:
+        except StoreLocked as error:
             path = store_file(settings.store)
             if time.monotonic() > patience_ends or path is None or client.ping(path) is not None:
                 raise
+            if not has_said_it:
+                logger.info("%s: waiting for it", error)
+                has_said_it = True
             await anyio.sleep(LOCK_LOOK_S)
 
 

@@ -16,8 +16,9 @@ from orchestrator.operate import client
 from orchestrator.operate.daemon import has_moved
 from orchestrator.operate.protocol import socket_beside
 from orchestrator.runtime.engine import Stats
+from orchestrator_adapters.sqlite.lock import FileLock
 
-from .processes import APP, PROGRAM, call, carried_out, daemon, environment, wait_until
+from .processes import APP, PROGRAM, call, carried_out, daemon, environment, is_up, wait_until
 
 
 def emit(folder: Path, order: str, takes: float = 0.0) -> None:
@@ -55,6 +56,29 @@ def test_what_was_in_flight_at_a_kill_goes_on_under_its_key(tmp_path: Path) -> N
     begun, again, ended = carried_out(tmp_path)
     assert begun == again == ended.replace("end", "begin")
     assert not socket_beside(tmp_path / "kiosk.db").exists()
+
+
+def test_a_verb_that_still_holds_the_store_is_waited_for(tmp_path: Path) -> None:
+    verb = FileLock(tmp_path / "kiosk.db")
+    verb.acquire()
+    process = subprocess.Popen(
+        [*PROGRAM, "run", APP],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+        cwd=tmp_path,
+    )
+    with process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert f"process {os.getpid()} is writing this store already" in said and "waiting for it" in said
+            verb.release()
+            wait_until(lambda: is_up(tmp_path, process))
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -262,5 +262,5 @@ PARSERS: tuple[Parser, ...] = (
     Parser("configuration", configuration),
     Parser("store URL", url),
     Parser("words of a verb", words),
-    Parser("app path", app_path, of=0.5),
+    Parser("app path", app_path),
 )
