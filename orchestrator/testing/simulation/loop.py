@@ -7,6 +7,7 @@ import math
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager, suppress
 from itertools import count
+from threading import get_ident
 from typing import Any, cast
 
 from anyio import CancelScope
@@ -101,11 +102,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Unwind what a killed process left in the middle; it can do no harm any more."""
         self.is_buried = True
         self._horizon = math.inf
+        begun: list[SimulatedTask] = []
         with suppress(Stuck):
             while pending := [task for task in self._tasks if not task.done()]:
-                self._turns += 1
-                for task in pending:
+                for task in begun:  # one that never ran would leave a coroutine that nobody has awaited
                     task.cancel()
+                begun = pending
+                self._turns += 1
                 self.call_soon(self.stop)
                 self.run_forever()
         self._tasks.clear()
@@ -135,7 +138,8 @@ def _ignored(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 @contextmanager
 def repeatable() -> Generator[None]:
-    """Within, anyio's sets of cancel scopes and of tasks are walked through in the order of birth."""
+    """Within, anyio's sets of cancel scopes and of tasks are walked through in the order of birth, in this thread."""
+    thread = get_ident()
     numbers = count(1)
     SimulatedTask._numbers = count(1)  # pyright: ignore[reportPrivateUsage]
     born: dict[int, int] = {}
@@ -143,11 +147,12 @@ def repeatable() -> Generator[None]:
     init = scope.__init__
 
     def __init__(self: CancelScope, *args: Any, **kwargs: Any) -> None:
-        born[id(self)] = next(numbers)
+        if get_ident() == thread:
+            born[id(self)] = next(numbers)
         init(self, *args, **kwargs)
 
     def __hash__(self: CancelScope) -> int:
-        return born[id(self)]
+        return born[id(self)] if get_ident() == thread else object.__hash__(self)
 
     scope.__init__, scope.__hash__ = __init__, __hash__
     try:
