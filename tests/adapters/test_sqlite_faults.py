@@ -140,7 +140,9 @@ async def test_a_flipped_bit_in_an_instance_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     async with SQLiteStore(path) as store:
         await stored(store, moved(made(state=Raw(b'{"total":"100.00"}'))))
-    damage(path, b'"100.00"', b'"900.00"')
+    with closing(sqlite3.connect(path)) as connection:
+        [(body,)] = connection.execute("SELECT body FROM instance")
+    damage(path, body, body[:-1] + bytes([body[-1] ^ 1]))
     async with SQLiteStore(path, read_only=True) as store:
         assert await store.integrity() == ("instance 1 is not what was written",)  # SQLite itself does not notice
         with pytest.raises(StoreCorrupt, match="restore a backup"):

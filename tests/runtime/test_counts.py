@@ -27,7 +27,8 @@ from tests.benchmarks.recording import Recording, recorded, writer
 # Of one order, alone: completed (reserve, pay, ship), and compensated (reserve, pay says no, release).
 #   commits, statements    transactions, and statements that write
 #   reads                  statements that look, on any connection
-#   rows, bytes            inserted, changed and deleted; texts and blobs handed to SQLite to be written
+#   rows                   inserted, changed and deleted
+#   bytes                  texts and blobs handed to SQLite to be written; how well zlib packs them is its own affair
 #   encodes, decodes       how often JSON is written and read
 #   tasks                  begun in the event loop
 EXPECTED = {
@@ -36,7 +37,7 @@ EXPECTED = {
         "statements": 18,
         "reads": 7,
         "rows": 21,
-        "bytes": 5643,
+        "bytes": 2785,
         "encodes": 31,
         "decodes": 19,
         "tasks": 0,
@@ -46,12 +47,13 @@ EXPECTED = {
         "statements": 18,
         "reads": 7,
         "rows": 21,
-        "bytes": 5575,
+        "bytes": 2972,
         "encodes": 29,
         "decodes": 18,
         "tasks": 0,
     },
 }
+ROUGHLY = {"bytes": 0.05}
 WARM = 3
 ORDERS = 10
 CODERS = (msgspec.json.Encoder, msgspec.json.Decoder)
@@ -94,7 +96,7 @@ async def test_an_order_costs_what_it_did(outcome: str, tmp_path: Path) -> None:
     wrong = [
         f"{name} {expected}, now {each[name]:g}"
         for name, expected in EXPECTED[outcome].items()
-        if each[name] != expected
+        if abs(each[name] - expected) > ROUGHLY.get(name, 0.0) * expected
     ]
     assert not wrong, f"a {outcome} order costs other than it did: " + "; ".join(wrong)
 

@@ -16,6 +16,8 @@ from orchestrator.machine.transition import Entry, Outcome, Transition
 from orchestrator.ports import Due, Standing, Waiting
 from orchestrator.wire import Address, DeadLetter, Envelope, Kind, Outgoing
 
+from .packing import packed, unpacked
+
 Row: TypeAlias = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ def seal(body: bytes, *columns: object) -> int:
 
 def instance_row(instance: Instance, outline: Outline) -> Row:
     """The columns that change with every transition: version, wake_at, updated_at, ended_at, stands_in, crc, body."""
-    body = _encode(instance)
+    body = packed(_encode(instance))
     stands_in = " ".join((str(instance.definition_version), *outline.stands_in))
     return (
         instance.version,
@@ -245,7 +247,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], crc: int, body: object, *columns:
     if not isinstance(body, bytes) or seal(body, *columns) != crc:  # damage can make it of another type
         raise StoreCorrupt(DAMAGED)
     with _damage():
-        return decoder.decode(body)
+        return decoder.decode(unpacked(body))
 
 
 @contextmanager
@@ -253,5 +255,5 @@ def _damage() -> Generator[None]:
     """What cannot be read was not written by us, or not for this version."""
     try:
         yield
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+    except (ValueError, RecursionError, zlib.error) as error:  # msgspec's errors are ValueErrors
         raise StoreCorrupt(f"{DAMAGED} ({type(error).__name__})") from error
