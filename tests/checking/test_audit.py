@@ -21,7 +21,7 @@ from orchestrator.checking.audit import Audit, Books, Delivered, Effect, audit
 from orchestrator.checking.judge import broken
 from orchestrator.definition import definition_of
 from orchestrator.edge import event_line
-from orchestrator.machine import Do, Entry, Instance, Status, Transition, Undo, VisitState
+from orchestrator.machine import Do, Entry, Instance, Status, Transition, Undo, VisitState, replies
 from orchestrator.machine import unwinding as machine_unwinding
 from orchestrator.memory import MemoryStore
 from orchestrator.messages import Done, encode
@@ -364,6 +364,21 @@ def test_a_history_that_goes_another_way_now() -> None:
     [found] = wrong(store)
     assert found.startswith("I2 OrderFulfilment/1: its history leads to another status, ")
     assert found.endswith("than is stored, from transition 3 (yes Done) on")
+
+
+def test_a_reply_that_was_for_another_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that takes a reply for whatever is awaited folds to what it stored, and is wrong all the same (R4)."""
+    find = replies.find
+
+    def whatever_is_awaited(turn: Any, reply_to: str) -> Any:
+        return find(turn, reply_to.replace("nobody", "charge"))
+
+    store = ran(GOOD)
+    entries = store.histories[order("1")]
+    reply = entries[2].message
+    entries[2] = replace(entries[2], message=replace(reply, reply_to=reply.reply_to.replace("charge", "nobody")))
+    monkeypatch.setattr(replies, "find", whatever_is_awaited)
+    assert wrong(store) == ["I4 OrderFulfilment/1: charge#1 counts as done, and nobody answered it"]
 
 
 def test_a_handler_that_raises_now(monkeypatch: pytest.MonkeyPatch) -> None:

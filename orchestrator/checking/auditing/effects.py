@@ -13,10 +13,9 @@ from ...definition import Definition
 from ...machine.instance import Call, CallKind, Do, Status, Undo, Visit
 from ...wire import Address, Kind
 from .books import Books, Delivered
-from .examined import ANSWER_KINDS, Examined
+from .examined import ANSWER_KINDS, TO_PARTICIPANTS, Examined
 
 UNDO = "/undo"
-TO_PARTICIPANTS = (CallKind.COMMAND, CallKind.QUERY)
 NEVER_ASKED = (Undo.NONE, Undo.WANTED, Undo.NOTHING)
 
 

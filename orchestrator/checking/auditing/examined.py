@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import msgspec
 from msgspec import Struct
 
 from ...definition import Definition
-from ...machine.instance import Instance, Visit
+from ...machine.instance import Bug, CallKind, Do, Instance, Visit
 from ...machine.limits import MachineLimits
 from ...machine.transition import Entry
-from ...wire import Address, Kind
+from ...wire import Address, Envelope, Kind, Verb
 from ..judge import Broken
 from .replayed import Replayed, replayed
 from .stored import Story
 
 ANSWER_KINDS = (Kind.YES, Kind.REFUSAL)
+TO_PARTICIPANTS = (CallKind.COMMAND, CallKind.QUERY)
 MOST_FIELDS = 5  # named in one sentence
 
 
@@ -58,15 +60,18 @@ def examined(sagas: Mapping[str, Definition], story: Story, limits: MachineLimit
     if not again.is_the_same:
         wrong.append(Broken("I2", _how_it_differs(again)))
     wrong += again.broken
+    messages = [_inner(entry.message) for entry in entries]
+    answered = frozenset((message.reply_to, message.kind) for message in messages if message.kind in ANSWER_KINDS)
+    is_by_hand = any(entry.message.kind is Kind.VERB and entry.message.type == Verb.DONE for entry in entries)
+    if again.is_the_same and not (gaps or is_by_hand):
+        wrong += [Broken("I4", what) for what in _unanswered(instance, again.visits, answered)]
     return Examined(
         instance=instance,
         definition=definition,
         transitions=len(entries),
         visits=again.visits,
         ids=frozenset(entry.message.id for entry in entries),
-        answered=frozenset(
-            (entry.message.reply_to, entry.message.kind) for entry in entries if entry.message.kind in ANSWER_KINDS
-        ),
+        answered=answered,
         wrong=tuple(wrong),
         replayed=again,
     )
@@ -75,6 +80,20 @@ def examined(sagas: Mapping[str, Definition], story: Story, limits: MachineLimit
 def named(entry: Entry) -> str:
     """A transition as people name it: `transition 3 (yes StockReserved)`."""
     return f"transition {entry.version} ({entry.message.kind} {entry.message.type})"
+
+
+def _inner(message: Envelope) -> Envelope:
+    """The message itself, of one that was set aside with its bug (R15)."""
+    return msgspec.json.decode(message.data, type=Bug).message if message.kind is Kind.BUG else message
+
+
+def _unanswered(instance: Instance, visits: tuple[Visit, ...], answered: frozenset[tuple[str, Kind]]) -> Iterator[str]:
+    """Calls that count as done, and no answer under their own key says so (R4)."""
+    for visit in visits:
+        for call in visit.calls:
+            is_done = call.do is Do.YES and call.kind in TO_PARTICIPANTS
+            if is_done and (instance.command_id(visit, call), Kind.YES) not in answered:
+                yield f"{visit.step}#{visit.number} counts as done, and nobody answered it"
 
 
 def _twice(entries: tuple[Entry, ...]) -> Iterator[str]:
