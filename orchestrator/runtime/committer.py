@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ..errors import DuplicateMessage, StoreError, StoreFull, StoreUnavailable
 from ..machine.transition import Outcome, Transition
@@ -90,6 +91,8 @@ class Committer:
                 await self._commit(self._next_group())
                 self._is_committing = False
                 self._changed.ring()
+                if not self._gathered:
+                    await checkpoint()  # what follows at once from this group is stored without another wake-up
 
     def _next_group(self) -> list[tuple[Transition, Answer]]:
         gathered = self._gathered

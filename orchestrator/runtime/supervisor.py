@@ -25,7 +25,7 @@ from .texts import plain
 from .trouble import Trouble
 from .waking import Bell, Wakeup
 
-AT_ONCE = 64  # mailboxes of one turn: loaded together, decided before others get the event loop
+AT_ONCE = 64  # decisions before others get the event loop
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """Takes mail, loads what is not there, lets the machine decide, hands the transitions to the committer.
 
+    Mail for an instance that is at hand and has no other is decided where it is delivered; a loop decides the rest.
     `pending` is the mail that is not settled yet. The next mail of an instance is decided when the commit of the one
     before is back. `prepare` may leave out of a transition what nobody wants, before it is stored; `on_failed` is
     called each time that nothing could be loaded.
@@ -62,14 +63,21 @@ class Supervisor:
         self._ready: deque[Mailbox] = deque()
         self._hot: OrderedDict[Address, Instance] = OrderedDict()
         self._wakeup = Wakeup()
+        self._at_once = AT_ONCE  # decisions left until the loop of `run` must have come round
 
     def deliver(self, address: Address, mail: Mail) -> None:
-        """Queue mail for an instance. It never waits: who brings messages from outside asks `has_room` first."""
+        """Mail for an instance. It never waits: who brings messages from outside asks `has_room` first."""
+        self.pending += 1
         mailbox = self._mailboxes.get(address)
         if mailbox is None:
             mailbox = self._mailboxes[address] = Mailbox(address)
-        mailbox.put(mail)
-        self.pending += 1
+            mailbox.put(mail)
+            if self._at_once and self._is_at_hand(mailbox):
+                self._at_once -= 1
+                self._turn(mailbox)
+                return
+        else:
+            mailbox.put(mail)
         self._schedule(mailbox)
 
     def has_room(self, address: Address) -> bool:
@@ -93,6 +101,7 @@ class Supervisor:
         while True:
             await self._wakeup.wait()
             while self._ready:
+                self._at_once = AT_ONCE
                 turn = [self._ready.popleft() for _ in range(min(len(self._ready), AT_ONCE))]
                 missing = [mailbox for mailbox in turn if not self._is_at_hand(mailbox)]
                 if missing:
