@@ -154,7 +154,7 @@ class _Queue:
         self.orders: OrderedDict[str, _Order] = OrderedDict()
         self._participant = participant
         self._carry_out = carry_out
-        self._share = Share(pool, share, self._take, lambda: bool(self.orders))
+        self._share = Share(pool, share, self._take, self.orders)
 
     def add(self, order: _Order) -> None:
         """A later attempt takes the place of an earlier one that has not begun."""

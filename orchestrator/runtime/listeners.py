@@ -206,7 +206,7 @@ class _Queue:
         self._listener = listener
         self._deliver = deliver
         self._heads: deque[Outgoing] = deque()
-        self._share = Share(pool, share, self._take, lambda: bool(self._heads))
+        self._share = Share(pool, share, self._take, self._heads)
 
     def add(self, outgoing: Outgoing) -> None:
         self._heads.append(outgoing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 
 from anyio import CancelScope
 from anyio.abc import TaskGroup
@@ -102,27 +102,30 @@ class Pool:
 class Share:
     """The part of a pool that one participant or listener may take, so that one that hangs leaves room for the others.
 
-    `take` runs one call of its queue, if there is one; `has_more` says whether there is.
+    `take` runs one call of its queue, if there is one; `waiting` is what is in the queue.
     """
 
-    def __init__(self, pool: Pool, size: int, take: Job, has_more: Callable[[], bool]) -> None:
+    def __init__(self, pool: Pool, size: int, take: Job, waiting: Sized) -> None:
         """At most `size` calls at a time."""
         self._pool = pool
         self._size = size
         self._take = take
-        self._has_more = has_more
+        self._waiting = waiting
         self._taken = 0
+        self._coming = 0  # of these, those that have not begun
 
     def more(self) -> None:
         """There is one more in the queue."""
         if self._taken < self._size:
             self._taken += 1
+            self._coming += 1
             self._pool.submit(self._run)
 
     async def _run(self, worker: Worker) -> None:
+        self._coming -= 1
         try:
             await self._take(worker)
         finally:
             self._taken -= 1
-        if self._has_more():
+        if len(self._waiting) > self._coming:
             self.more()  # behind what others have waiting
