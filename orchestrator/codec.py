@@ -68,7 +68,7 @@ def encode(value: object, known: bytes | None = None) -> bytes:
 
 def decode(cls: type[T], data: bytes | Raw, name: str = "") -> T:
     """The value that `data` holds. Errors: BadMessage, naming the field's path from `name` (default: the class's)."""
-    decoder = _decoder(cls)
+    decoder = _decoders.get(cls) or _decoder(cls)
     try:
         value: T = decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -87,13 +87,11 @@ def lifted(name: str, lift: Callable[[dict[str, Any]], dict[str, Any]], stored: 
 
 
 def _decoder(cls: type) -> msgspec.json.Decoder[Any]:
-    found = _decoders.get(cls)
-    if found is None:
-        found = _decoders[cls] = msgspec.json.Decoder(cls, dec_hook=_from_json)
-        held = repr(mi.type_info(cls))
-        if "DecimalType" in held or "CustomType" in held:  # a Secret is of a custom type
-            _with_decimals.add(cls)
-    return found
+    decoder = _decoders[cls] = msgspec.json.Decoder(cls, dec_hook=_from_json)
+    held = repr(mi.type_info(cls))
+    if "DecimalType" in held or "CustomType" in held:  # a Secret is of a custom type
+        _with_decimals.add(cls)
+    return decoder
 
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}

@@ -7,6 +7,8 @@ from enum import StrEnum
 import msgspec
 from msgspec import Raw, Struct
 
+from .enums import quick
+
 # `gc=False` here and in the machine: values that hold no cycle need no visit of the garbage collector, which took an
 # eighth of the daemon's time.
 
@@ -14,6 +16,7 @@ NOTHING = Raw(b"{}")
 NULL = Raw(b"null")
 
 
+@quick
 class Kind(StrEnum):
     """What a message is to the instance that receives it."""
 
@@ -77,6 +80,7 @@ class Envelope(Struct, frozen=True, omit_defaults=True, gc=False):
         return msgspec.structs.replace(self, saga=address.saga, key=address.key, via=via)
 
 
+@quick
 class Route(StrEnum):
     """Where an outgoing row is carried."""
 
@@ -104,6 +108,7 @@ class Outgoing(Struct, frozen=True, omit_defaults=True, gc=False):
     sender: Address | None = None
 
 
+@quick
 class Verb(StrEnum):
     """What an operator can ask of an instance (R17); `drop` gives up the message a bug set aside (R15)."""
 

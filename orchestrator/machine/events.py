@@ -98,7 +98,7 @@ def _keep(turn: Turn, envelope: Envelope) -> None:
         turn.discard(envelope, f"{turn.instance.address} keeps {len(kept)} events already")
         turn.ends_as(Outcome.DEAD, f"{envelope.type}: too many kept events")
         return
-    kept.append(envelope)
+    turn.instance.kept = [*kept, envelope]
     turn.ends_as(Outcome.KEPT, f"{envelope.type} kept for a step to come")
 
 

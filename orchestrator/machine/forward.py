@@ -17,7 +17,7 @@ from .turn import HandlerBug, Turn
 from .unwinding import UNANSWERED, go_back, pivot_must_be_waited_for, unwind
 from .visits import finish, pass_pivot, payload, store_undo
 
-# Looking up a member of an Enum costs ten times a name of the module; these are asked of every call in every turn.
+# Looking up a member of an Enum costs twice a name of the module; these are asked of every call in every turn.
 _WAITING, _ASKED, _NONE, _UNDONE = Do.WAITING, Do.ASKED, Undo.NONE, VisitState.UNDONE
 _OVER = (Do.YES, Do.CLEAN, Do.SKIPPED)
 
@@ -52,7 +52,7 @@ def enter(turn: Turn, step: StepDefinition) -> None:
     if number > turn.limits.visits:
         raise HandlerBug(f"{step.name} would be visited more than {turn.limits.visits} times in one run")
     instance.serial += 1
-    instance.numbers[step.name] = number
+    instance.numbers = {**instance.numbers, step.name: number}
     visit = Visit(
         serial=instance.serial, step=step.name, number=number, entered_at=turn.now, after=_let_it_start(turn, step)
     )
@@ -89,10 +89,10 @@ def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
         visit.wake_at = turn.now + visit.wait_s
     elif wait.until is not None:
         visit.wake_at = wait.until.timestamp() if isinstance(wait.until, datetime) else float(wait.until)
-    for envelope in list(turn.instance.kept):
+    for envelope in turn.instance.kept:
         handler = wanting(turn, visit, envelope)
         if handler is not None and visit.state is VisitState.OPEN and visit.waiting:
-            turn.instance.kept.remove(envelope)
+            turn.instance.kept = [kept for kept in turn.instance.kept if kept is not envelope]
             receive(turn, visit, handler, envelope)
 
 

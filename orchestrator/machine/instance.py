@@ -9,9 +9,11 @@ from urllib.parse import quote
 
 from msgspec import Raw, Struct
 
+from ..enums import quick
 from ..wire import Address, Envelope, Outgoing
 
 
+@quick
 class Status(StrEnum):
     """Where an instance stands between its start and its end."""
 
@@ -36,6 +38,7 @@ class Payload(Struct, frozen=True, omit_defaults=True, gc=False):
     version: int = 1
 
 
+@quick
 class CallKind(StrEnum):
     """What a step sent."""
 
@@ -45,6 +48,7 @@ class CallKind(StrEnum):
     EVENT = "event"  # published: done at once, may have an undo
 
 
+@quick
 class Do(StrEnum):
     """How far the do of a call has come."""
 
@@ -58,6 +62,7 @@ class Do(StrEnum):
     SKIPPED = "skipped"  # by an operator: may still have taken effect
 
 
+@quick
 class Undo(StrEnum):
     """How far the undo of a call has come."""
 
@@ -69,7 +74,7 @@ class Undo(StrEnum):
     NOTHING = "nothing"  # there was nothing to undo, or it may stand (undo=None)
 
 
-# A member of an Enum costs ten times a name of the module to look up, and these are asked of every call.
+# A member of an Enum costs twice a name of the module to look up, and these are asked of every call.
 _DO_ASKED, _UNDO_ASKED, _NOT_ASKED_FOR = Do.ASKED, Undo.ASKED, Undo.NONE
 _ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
 
@@ -123,6 +128,7 @@ class Call(Struct, omit_defaults=True, kw_only=True, gc=False):
         return self.undo_kind is not None
 
 
+@quick
 class VisitState(StrEnum):
     """Where one stay in a step stands."""
 

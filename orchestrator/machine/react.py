@@ -61,7 +61,7 @@ def _moved(
         turn.instance.bug = None
         _replay(turn, instance.bug.message)
     elif message.kind is Kind.NEXT and instance.queue and instance.bug is None:
-        _replay(turn, turn.instance.queue.pop(0))
+        _replay(turn, _next_queued(turn))
     elif message.kind is not Kind.VERB and (instance.bug is not None or instance.queue):
         _queue(turn)
     else:
@@ -271,7 +271,7 @@ def _set_aside(turn: Turn, bug: Bug) -> None:
         return
     instance.last_error = headline(bug.error)
     if turn.message.type == NEXT:
-        instance.queue.pop(0)
+        _next_queued(turn)
     if instance.bug is not None:
         turn.ends_as(Outcome.REFUSED, f"it raised again: {instance.last_error}")
     else:
@@ -288,6 +288,12 @@ def _replay(turn: Turn, message: Envelope) -> None:
         _handle(turn)
 
 
+def _next_queued(turn: Turn) -> Envelope:
+    queue = turn.instance.queue
+    turn.instance.queue = queue[1:]
+    return queue[0]
+
+
 def _queue(turn: Turn) -> None:
     queue = turn.instance.queue
     if len(queue) >= turn.limits.queue:
@@ -298,7 +304,7 @@ def _queue(turn: Turn) -> None:
         )
         turn.ends_as(Outcome.DEAD, "too many messages behind a bug")
         return
-    queue.append(turn.message)
+    turn.instance.queue = [*queue, turn.message]
     turn.ends_as(Outcome.QUEUED, f"{turn.message.type} queued behind a bug")
 
 

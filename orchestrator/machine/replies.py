@@ -13,7 +13,7 @@ from ..messages import Failure, replies_of, type_name
 from ..saga import Compensate
 from ..wire import Kind
 from .exchange import afresh, ask, label, settle, try_again
-from .instance import Call, CallKind, Do, Undo, Visit, VisitState
+from .instance import Call, CallKind, Do, Undo, Visit, VisitState, run_id
 from .outcomes import follow, give_up, park, pass_by
 from .transition import Outcome
 from .turn import HandlerBug, Turn, is_awaited
@@ -56,15 +56,17 @@ def reply(turn: Turn) -> None:
 def find(turn: Turn, reply_to: str) -> tuple[Visit, Call, bool] | None:
     """The call a command id names in this run, and whether the id is its undo's."""
     command_id = reply_to.removesuffix("/undo")
-    place, _, number = command_id.rpartition("/")[2].partition("#")
-    step, _, element = place.partition("[")
-    for visit in turn.instance.visits:
+    run, _, last = command_id.rpartition("/")
+    place, _, number = last.partition("#")
+    step = place.partition("[")[0]
+    instance = turn.instance
+    if run != run_id(instance.saga, instance.key, instance.run):
+        return None
+    for visit in instance.visits:
         if visit.step != step or str(visit.number) != number:
             continue
         for call in visit.calls:
-            if element and f"{call.index}]" != element:
-                continue  # before its id is made: a list step may have thousands
-            if turn.instance.command_id(visit, call) == command_id:
+            if place == (step if call.index < 0 else f"{step}[{call.index}]"):
                 return visit, call, command_id != reply_to
     return None
 

@@ -6,10 +6,12 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from ..enums import quick
 from ..wire import DeadLetter, Envelope, Outgoing
 from .instance import Instance
 
 
+@quick
 class Outcome(StrEnum):
     """What became of the message."""
 

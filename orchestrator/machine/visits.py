@@ -19,8 +19,9 @@ def finish(turn: Turn, visit: Visit, state: VisitState = VisitState.DONE) -> Non
     """End a visit; the steps after it may start. A pivot closes the round (R9)."""
     visit.state = state
     visit.waiting, visit.wake_at, visit.timeout_at, visit.parked = False, None, None, ""
-    if visit.step not in turn.instance.passed:
-        turn.instance.passed.append(visit.step)
+    passed = turn.instance.passed
+    if visit.step not in passed:
+        turn.instance.passed = [*passed, visit.step]
     turn.note(f"{visit.step}#{visit.number} {state}")
     if turn.step_of(visit).pivot and not turn.instance.pivoted:
         pass_pivot(turn)
