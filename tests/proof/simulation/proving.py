@@ -21,8 +21,8 @@ from .expected import unlike
 from .scenarios import SCENARIOS
 
 SEED = 1  # of the exhaustive part
-SECONDS = 2_500  # second faults at share 1
-RANDOM = 2_000  # random plans at share 1
+SECONDS = 1_500  # second faults at share 1
+RANDOM = 1_000  # random plans at share 1
 COMPARED = 50  # runs whose digest is compared between two processes
 REGRESSIONS = Path(__file__).parent / "regressions"
 
