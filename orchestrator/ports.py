@@ -30,7 +30,7 @@ class Waiting(Struct, frozen=True):
         return DeadLetter(now, f"{self.envelope.address} did not start before its time was over", self.envelope)
 
 
-class Committed(Struct, frozen=True):
+class Committed(Struct, frozen=True, gc=False):
     """A transition is on disk. `waiting`: for a new instance, the waiting room's messages for it, oldest first."""
 
     waiting: tuple[Waiting, ...] = ()

@@ -134,7 +134,7 @@ class Calls:
         return decode(self._app.types[envelope.type], envelope.data, envelope.version)
 
 
-class _Order(Struct, frozen=True):
+class _Order(Struct, frozen=True, gc=False):
     """A command that is to be carried out."""
 
     outgoing: Outgoing
@@ -167,7 +167,7 @@ class _Queue:
             await self._carry_out(worker, self._participant, order)
 
 
-class _Reply(Struct, frozen=True):
+class _Reply(Struct, frozen=True, gc=False):
     """The part of a reply that the participant decides."""
 
     kind: Kind

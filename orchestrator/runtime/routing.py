@@ -20,7 +20,7 @@ from .mailbox import Mail
 from .supervisor import Supervisor
 
 
-class Targets(Struct, frozen=True):
+class Targets(Struct, frozen=True, gc=False):
     """Where one event goes within this process: addressed copies for instances, and names of listeners."""
 
     letters: tuple[Envelope, ...] = ()

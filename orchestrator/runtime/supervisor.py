@@ -25,7 +25,8 @@ from .texts import plain
 from .trouble import Trouble
 from .waking import Bell, Wakeup
 
-AT_ONCE = 64  # decisions before others get the event loop
+AT_ONCE = 64  # mailboxes of one turn: loaded together, decided before others get the event loop
+ON_DELIVERY = 8  # decisions outside the turns, between two of them: many are decided more cheaply in one go
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Supervisor:
         self._ready: deque[Mailbox] = deque()
         self._hot: OrderedDict[Address, Instance] = OrderedDict()
         self._wakeup = Wakeup()
-        self._at_once = AT_ONCE  # decisions left until the loop of `run` must have come round
+        self._on_delivery = ON_DELIVERY  # what is left of them
 
     def deliver(self, address: Address, mail: Mail) -> None:
         """Mail for an instance. It never waits: who brings messages from outside asks `has_room` first."""
@@ -72,8 +73,8 @@ class Supervisor:
         if mailbox is None:
             mailbox = self._mailboxes[address] = Mailbox(address)
             mailbox.put(mail)
-            if self._at_once and self._is_at_hand(mailbox):
-                self._at_once -= 1
+            if self._on_delivery and self._is_at_hand(mailbox):
+                self._on_delivery -= 1
                 self._turn(mailbox)
                 return
         else:
@@ -101,7 +102,7 @@ class Supervisor:
         while True:
             await self._wakeup.wait()
             while self._ready:
-                self._at_once = AT_ONCE
+                self._on_delivery = ON_DELIVERY
                 turn = [self._ready.popleft() for _ in range(min(len(self._ready), AT_ONCE))]
                 missing = [mailbox for mailbox in turn if not self._is_at_hand(mailbox)]
                 if missing:
