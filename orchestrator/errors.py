@@ -76,8 +76,15 @@ class NotFound(OrchestratorError):
 class RetryAfter(OrchestratorError):
     """Raised by a participant or listener: this attempt failed, try again after so many seconds."""
 
+    LONGEST_S = 10 * 365 * 86_400.0
+
     def __init__(self, seconds: float, reason: str = "") -> None:
-        """Ask for the next attempt after `seconds`; `reason` is shown to people."""
+        """Ask for the next attempt after `seconds`, at most ten years; `reason` is shown to people.
+
+        Errors: ValueError, for what is no time to wait; raised in a participant it is a failure of the attempt.
+        """
+        if not 0 <= seconds <= self.LONGEST_S:
+            raise ValueError(f"RetryAfter({seconds!r}): the next attempt is after 0 to {self.LONGEST_S:,.0f} seconds")
         super().__init__(reason or f"asked to be tried again after {seconds:g} s")
         self.seconds = seconds
 

@@ -45,6 +45,8 @@ class Retry(Struct, frozen=True):
         `elapsed`: seconds since the first attempt began; `asked`: what a RetryAfter asked for. The jitter is derived
         from (key, attempt), so that the answer is always the same.
         """
+        if asked is not None:
+            asked = min(max(0.0, asked), RetryAfter.LONGEST_S)  # a service elsewhere may ask for anything
         if self.wait is None and self.stop is None:
             if attempt >= self.attempts:
                 return None
