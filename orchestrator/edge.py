@@ -24,8 +24,6 @@ INT_BITS = 63
 NUMBER_DIGITS = 9  # of a version and an attempt
 SHOWN_CHARS = 80  # of what is wrong, in the text of an error
 
-CONTENT_TYPE = "application/cloudevents+json"
-
 
 def strict_json(raw: bytes, limit: int = BODY_BYTES, depth: int = DEPTH) -> Any:
     """The builtins that one JSON text stands for.

@@ -719,3 +719,11 @@ def test_r18_an_instance_of_a_newer_version_is_not_touched() -> None:
     assert t.instance is not None
     with pytest.raises(DefinitionError, match="newer"):
         migrate(t.definition, replace(t.instance, definition_version=9))
+
+
+def test_r22_a_child_can_be_driven_alone_and_tells_its_parent_how_it_ended() -> None:
+    t = drive(Disk, DiskWanted(10), as_child=True)
+    assert t.answer_to_parent is None
+    t.answer(Reserved("sda")).ends("completed")
+    assert t.answer_to_parent is not None and t.answer_to_parent.kind is Kind.YES
+    t.unwind().done().ends("compensated")
