@@ -36,6 +36,7 @@ class App(Generic[R]):
     routes         wire type of an event -> for each saga that takes it (its name, the field that holds the key)
     listening      wire type of an event -> names of the listeners that take it
     event_types    wire type -> class, of every event that is taken or published here; replies are not among them
+    published      wire types of the events that sagas and listeners here publish
     types          wire type -> class, of every message
     """
 
@@ -87,6 +88,7 @@ class App(Generic[R]):
         self.listening = _listening(self.listeners.values())
         self.types = _types(self)
         self.event_types = _event_types(self)
+        self.published = _published(self)
 
     def missing_participants(self) -> tuple[type[Command[Any, Any]], ...]:
         """The commands that a saga here sends and no participant here carries out: another service must."""
@@ -95,6 +97,19 @@ class App(Generic[R]):
             for definition in self.sagas.values()
             for command in _commands(definition.types.values())
             if type_name(command) not in self.participants
+        )
+
+    def sagas_only(self) -> App[object]:
+        """The same sagas; participants and listeners are in other processes."""
+        return App(self.name, sagas=[definition.cls for definition in self.sagas.values()])
+
+    def work_only(self) -> App[R]:
+        """The same participants and listeners; sagas are in other processes."""
+        return App(
+            self.name,
+            participants=list(dict.fromkeys(self.participants.values())),
+            listeners=list(self.listeners.values()),
+            resources=self.resources,
         )
 
     def __repr__(self) -> str:
@@ -205,6 +220,15 @@ def _event_types(app: App[Any]) -> dict[str, type[Event]]:
         if issubclass(cls, Event)
         and (wire_type in app.routes or wire_type in app.listening or cls in told or cls not in replies)
     }
+
+
+def _published(app: App[Any]) -> frozenset[str]:
+    told: list[type] = [cls for listener in app.listeners.values() for cls in listener.publishes]
+    for definition in app.sagas.values():
+        for step in definition.steps.values():
+            if step.kind is StepKind.PUBLISH:
+                told += [*step.sends, *(step.compensate.types if step.compensate is not None else ())]
+    return frozenset(type_name(cls) for cls in told if issubclass(cls, Event))
 
 
 def _commands(classes: Iterable[type]) -> list[type[Command[Any, Any]]]:

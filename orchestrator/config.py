@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from .errors import ConfigError
 from .machine.limits import AtLeastOne, MachineLimits, Seconds
 from .ports import MAX_PAGE
+from .topics import NO_SETTINGS, TopicSettings
 
 CONFIG_FILE = "orchestrator.toml"
 ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
@@ -68,6 +69,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bus      URL of the bus; empty: none, messages stay in this process
     log      how the daemon logs: "json" one object a line, "text" readable lines, "auto" text on a terminal, else json
     level    the least that is logged
+    topics   see TopicSettings: how the topics of the bus are named; `[topics]` in a file, `ORCHESTRATOR_TOPICS__PREFIX`
+             in the environment, where a table is given as JSON
     limits   see Limits; `limits.mailbox` in a flag's name, `ORCHESTRATOR_LIMITS__MAILBOX` in the environment
     """
 
@@ -77,6 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bus: str = ""
     log: Literal["auto", "text", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    topics: TopicSettings = NO_SETTINGS
     limits: Limits = Limits()
 
 
@@ -106,10 +110,11 @@ def load_settings(
             values[name], origins[name] = _defaults(path, cwd)[name], "default"
     if origins["app_dir"] == "default" and path is not None and origins["app"] == str(path):
         values["app_dir"], origins["app_dir"] = str(path.parent), str(path)
-    top = {name: value for name, value in values.items() if not _limit(name)}
-    top["limits"] = {_limit(name): value for name, value in values.items() if _limit(name)}
-    settings = msgspec.convert(top, Settings)
-    return settings, origins
+    top: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
+    for prefix, kind in _TABLES.items():
+        names = [name for name in values if name.startswith(f"{prefix}.")]
+        top[prefix] = kind(**{name.removeprefix(f"{prefix}."): values[name] for name in names})
+    return Settings(**top), origins
 
 
 class _Given(Struct, frozen=True):
@@ -118,16 +123,16 @@ class _Given(Struct, frozen=True):
     strict: bool = False  # numbers are numbers, not text
 
 
-def _limit(name: str) -> str:
-    return name.removeprefix("limits.") if name.startswith("limits.") else ""
+_TABLES: dict[str, type[Struct]] = {"topics": TopicSettings, "limits": Limits}
 
 
 def _fields() -> dict[str, Any]:
     """The type of every setting, by its full name."""
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
-        if field.type is Limits:
-            found |= {f"limits.{limit.name}": limit.type for limit in msgspec.structs.fields(Limits)}
+        if field.name in _TABLES:
+            inner = msgspec.structs.fields(_TABLES[field.name])
+            found |= {f"{field.name}.{each.name}": each.type for each in inner}
         else:
             found[field.name] = field.type
     return found
@@ -135,21 +140,26 @@ def _fields() -> dict[str, Any]:
 
 _TYPES = _fields()
 _NAMES = tuple(_TYPES)
+_AS_JSON = frozenset({"topics.routes", "topics.plain"})
 
 
 def _defaults(path: Path | None, cwd: Path) -> dict[str, Any]:
     settings = Settings(app_dir=str(cwd))
     if path is not None:
         settings = msgspec.structs.replace(settings, store=_relative_store(settings.store, path.parent))
-    return msgspec.structs.asdict(settings) | {
-        f"limits.{name}": value for name, value in msgspec.structs.asdict(settings.limits).items()
-    }
+    values = msgspec.structs.asdict(settings)
+    for table in _TABLES:
+        inner = msgspec.structs.asdict(values[table])
+        values |= {f"{table}.{name}": value for name, value in inner.items()}
+    return values
 
 
 def _converted(name: str, given: _Given) -> object:
     try:
+        if isinstance(given.value, str) and name in _AS_JSON:
+            return msgspec.json.decode(given.value, type=_TYPES[name])
         return msgspec.convert(given.value, _TYPES[name], strict=given.strict)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise ConfigError(f"{name} = {_shown(given.value)} in {given.origin}: {error}") from None
     except UnicodeEncodeError:
         raise ConfigError(f"{name} = {_shown(given.value)} in {given.origin} is not UTF-8") from None
@@ -222,11 +232,12 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _file(path: Path, table: dict[str, Any]) -> dict[str, _Given]:
-    limits = _table(table, "limits") if "limits" in table else {}
-    if limits is None:
-        raise ConfigError(f"limits in {path} is not a table: write [limits] and a line for each, as `mailbox = 500`")
-    flat = {name: value for name, value in table.items() if name != "limits"}
-    flat |= {f"limits.{name}": value for name, value in limits.items()}
+    flat = {name: value for name, value in table.items() if name not in _TABLES}
+    for name, example in (("topics", 'prefix = "shop."'), ("limits", "mailbox = 500")):
+        inner = _table(table, name) if name in table else {}
+        if inner is None:
+            raise ConfigError(f"{name} in {path} is not a table: write [{name}] and a line for each, as `{example}`")
+        flat |= {f"{name}.{key}": value for key, value in inner.items()}
     _check_names(flat, str(path))
     return {name: _Given(_relative(name, value, path.parent), str(path), strict=True) for name, value in flat.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count, islice, takewhile
 from typing import Self
@@ -17,7 +17,23 @@ from msgspec import Struct
 from .errors import BadMessage, BusUnavailable, ConfigError, DuplicateMessage, VersionConflict
 from .machine.instance import Instance
 from .machine.transition import Entry, Transition
-from .ports import MAX_PAGE, Committed, Counts, Delivered, Due, Find, Page, Result, Standing, Waiting
+from .ports import (
+    MAX_PAGE,
+    BusMessage,
+    Committed,
+    Counts,
+    Delivered,
+    Due,
+    Find,
+    NotTaken,
+    Page,
+    Place,
+    Result,
+    Standing,
+    Topic,
+    Topology,
+    Waiting,
+)
 from .wire import Address, DeadLetter, Envelope
 
 OVERDUE_S = 30.0
@@ -49,6 +65,7 @@ class MemoryStore:
         self._dead: dict[int, DeadLetter] = {}
         self._dead_ids = count(1)
         self._seen: dict[tuple[str, str], float] = {}
+        self._records: dict[str, tuple[float, bytes]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,6 +98,7 @@ class MemoryStore:
             self._dead.pop(dead_id, None)
         self._bury(transition.dead)
         self._seen |= dict.fromkeys(transition.seen, transition.at)
+        self._records |= {record.key: (transition.at, record.body) for record in transition.records}
         if transition.instance is None or transition.instance.version > 1:
             return Committed()
         return Committed(tuple(self._waiting_at(transition.instance.address)))
@@ -149,6 +167,11 @@ class MemoryStore:
         await checkpoint()
         return [self._rows[address].copy() if address in self._rows else None for address in addresses]
 
+    async def records(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What was kept last under these keys, in the order asked."""
+        await checkpoint()
+        return [self._records[key][1] if key in self._records else None for key in keys]
+
     async def due(self, now: float, limit: int, after: int = 0) -> list[Due]:
         """Outbox rows that may go, by position."""
         await checkpoint()
@@ -195,6 +218,7 @@ class MemoryStore:
         for row in expired:
             del self._waiting[row.id]
         self._seen = {pair: at for pair, at in self._seen.items() if at >= ended_before}
+        self._records = {key: kept for key, kept in self._records.items() if kept[0] >= ended_before}
         went = 0
         while gone := [address for address, row in self._rows.items() if self._is_prunable(row.instance, ended_before)]:
             for address in gone:
@@ -326,25 +350,28 @@ class MemoryBus:
         for group in self._groups.values():
             group.close()
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
         """Queue all the messages or, with BusUnavailable, none: not open, or a group is MAX_UNDELIVERED behind."""
         await checkpoint()
         self._check_open()
         if any(group.undelivered + len(messages) > MAX_UNDELIVERED for group in self._groups.values()):
             raise BusUnavailable(f"a group is {MAX_UNDELIVERED} messages behind: wait until it has taken some")
         for group in self._groups.values():
-            group.add([_Message(type, body) for type, body in messages if type in group.types])
+            group.add([_Held(message) for message in messages if message.topic in group.topics])
+        return [self._refused(message) for message in messages]
+
+    def _refused(self, message: BusMessage) -> NotTaken | None:
+        if not message.expected or any(message.topic in group.topics for group in self._groups.values()):
+            return None
+        return NotTaken(f"nobody has ever subscribed to {message.topic}")
 
     @asynccontextmanager
-    async def subscribe(
-        self, types: Sequence[str], group: str, prefetch: int
-    ) -> AsyncGenerator[AsyncIterator[Sequence[Delivered]]]:
+    async def subscribe(self, topics: Sequence[Topic], group: str, prefetch: int) -> AsyncGenerator[MemorySubscription]:
         """Batches for one member of the group; the group and what it has not settled stay when the member leaves."""
         self._check_open()
-        queue = self._groups.setdefault(group, _Group())
+        queue = self._group(group, topics)
         queue.open()
-        queue.types |= set(types)
-        member = _Member(queue, frozenset(types), prefetch)
+        member = MemorySubscription(queue, frozenset(topic.name for topic in topics), prefetch)
         try:
             yield member
         finally:
@@ -360,16 +387,33 @@ class MemoryBus:
         await checkpoint()
         return self._is_open
 
+    async def survey(self, topology: Topology) -> list[Place]:
+        """The group's queue for each topic that it takes; what is sent needs no place of its own."""
+        await checkpoint()
+        self._check_open()
+        there = self._groups[topology.group].topics if topology.group in self._groups else set[str]()
+        return [Place("queue", f"{topology.group} {each.name}", each.name in there) for each in topology.takes]
+
+    async def set_up(self, topology: Topology) -> None:
+        """Make the group's queue."""
+        await checkpoint()
+        self._check_open()
+        self._group(topology.group, topology.takes)
+
+    def _group(self, name: str, topics: Iterable[Topic]) -> _Group:
+        group = self._groups.setdefault(name, _Group())
+        group.topics |= {topic.name for topic in topics}
+        return group
+
     def _check_open(self) -> None:
         if not self._is_open:
             raise BusUnavailable("the memory bus is not open")
 
 
-class _Message(Struct, eq=False):
+class _Held(Struct, eq=False):
     """One message as one group has it."""
 
-    type: str
-    body: bytes
+    message: BusMessage
     ready_at: float = 0.0  # on the clock of the event loop
 
 
@@ -377,10 +421,10 @@ class _Group:
     """What one group has yet to deliver. Everyone who waits for something here waits for `_changed`."""
 
     def __init__(self) -> None:
-        self.types: set[str] = set()
+        self.topics: set[str] = set()
         self._is_open = True
-        self._ready: deque[_Message] = deque()
-        self._delayed: list[_Message] = []  # by ready_at
+        self._ready: deque[_Held] = deque()
+        self._delayed: list[_Held] = []  # by ready_at
         self._changed = anyio.Event()
 
     @property
@@ -394,35 +438,35 @@ class _Group:
         self._is_open = False
         self.change()
 
-    def add(self, messages: Collection[_Message]) -> None:
-        self._ready.extend(messages)
+    def add(self, held: Collection[_Held]) -> None:
+        self._ready.extend(held)
         self.change()
 
-    def give_back(self, messages: Sequence[_Message]) -> None:
-        self._ready.extendleft(reversed(messages))
+    def give_back(self, held: Sequence[_Held]) -> None:
+        self._ready.extendleft(reversed(held))
         self.change()
 
-    def delay(self, message: _Message, seconds: float) -> None:
-        message.ready_at = anyio.current_time() + seconds
-        insort(self._delayed, message, key=lambda each: each.ready_at)
+    def delay(self, held: _Held, seconds: float) -> None:
+        held.ready_at = anyio.current_time() + seconds
+        insort(self._delayed, held, key=lambda each: each.ready_at)
         self.change()
 
     def change(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def take(self, types: Collection[str], room: int) -> list[_Message]:
+    async def take(self, topics: Collection[str], room: int) -> list[_Held]:
         """At most `room` messages that are ready; none when something else has changed: look again."""
         if not self._is_open:
             raise BusUnavailable("the memory bus was closed")
         now = anyio.current_time()
         while self._delayed and self._delayed[0].ready_at <= now:
             self._ready.append(self._delayed.pop(0))
-        taken: list[_Message] = []
-        others: list[_Message] = []
+        taken: list[_Held] = []
+        others: list[_Held] = []
         while self._ready and len(taken) < room:
-            message = self._ready.popleft()
-            (taken if message.type in types else others).append(message)
+            held = self._ready.popleft()
+            (taken if held.message.topic in topics else others).append(held)
         self._ready.extendleft(reversed(others))
         if not taken:
             with anyio.move_on_after(self._delayed[0].ready_at - now if self._delayed else None):
@@ -430,56 +474,55 @@ class _Group:
         return taken
 
 
-class _Member:
-    """One subscription: hands out batches while fewer than `prefetch` messages are unsettled."""
+class MemorySubscription:
+    """Hands out batches while fewer than `prefetch` messages are unsettled."""
 
-    def __init__(self, group: _Group, types: frozenset[str], prefetch: int) -> None:
+    def __init__(self, group: _Group, topics: frozenset[str], prefetch: int) -> None:
+        """Made by `MemoryBus.subscribe`."""
         self._group = group
-        self._types = types
+        self._topics = topics
         self._prefetch = prefetch
-        self._unsettled: dict[_Message, None] = {}
+        self._unsettled: dict[_Held, None] = {}
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Sequence[Delivered]:
         await checkpoint()
-        taken: list[_Message] = []
+        taken: list[_Held] = []
         while not taken:
-            taken = await self._group.take(self._types, self._prefetch - len(self._unsettled))
+            taken = await self._group.take(self._topics, self._prefetch - len(self._unsettled))
         self._unsettled |= dict.fromkeys(taken)
-        return [_Delivered(self, message) for message in taken]
+        return [Delivered(held.message.topic, held.message.body, _lower(held.message), held) for held in taken]
 
-    def settle(self, message: _Message) -> bool:
-        """Whether it was unsettled until now."""
-        if message not in self._unsettled:
-            return False
-        del self._unsettled[message]
-        self._group.change()  # there is room for another
-        return True
+    async def ack(self, delivered: Sequence[Delivered]) -> None:
+        """Forget these."""
+        for each in delivered:
+            self._settle(each)
 
-    def delay(self, message: _Message, seconds: float) -> None:
-        self._group.delay(message, seconds)
+    async def lag(self) -> int:
+        """What waits for the group, and what is unsettled here."""
+        await checkpoint()
+        return self._group.undelivered + len(self._unsettled)
+
+    def again(self, delivered: Delivered, seconds: float) -> None:
+        """Let it come again after so many seconds, as a broker does that was not told in time that it is settled."""
+        if self._settle(delivered):
+            self._group.delay(delivered.token, seconds)
 
     def leave(self) -> None:
+        """What is not settled goes to the next member."""
         self._group.give_back(list(self._unsettled))
         self._unsettled.clear()
 
+    def _settle(self, delivered: Delivered) -> bool:
+        """Whether it was unsettled until now."""
+        if delivered.token not in self._unsettled:
+            return False
+        del self._unsettled[delivered.token]
+        self._group.change()  # there is room for another
+        return True
 
-class _Delivered:
-    """One message in the hands of one member."""
 
-    def __init__(self, member: _Member, message: _Message) -> None:
-        self._member = member
-        self._message = message
-
-    @property
-    def body(self) -> bytes:
-        return self._message.body
-
-    async def ack(self) -> None:
-        self._member.settle(self._message)
-
-    async def nack(self, delay: float = 0.0) -> None:
-        if self._member.settle(self._message):
-            self._member.delay(self._message, delay)
+def _lower(message: BusMessage) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in message.headers.items()}

@@ -22,14 +22,17 @@ Replies = tuple[tuple[type["Event"], ...], tuple[type["Refusal"], ...]]
 
 
 class Wire:
-    """What a message class is outside of this process: its type, its version, and how older payloads are lifted."""
+    """What a message class is outside of this process: its type, its version, how older payloads are lifted, and for
+    a command the name of the participant that carries it out, if the class says one.
+    """
 
-    __slots__ = ("checked", "lifts", "replies", "type", "version")
+    __slots__ = ("checked", "lifts", "participant", "replies", "type", "version")
 
-    def __init__(self, type: str, version: int) -> None:
+    def __init__(self, type: str, version: int, participant: str) -> None:
         """Of a class whose fields are not checked yet."""
         self.type = type
         self.version = version
+        self.participant = participant
         self.lifts: dict[int, Lift] = {}
         self.checked = False
         self.replies: Replies | None = None
@@ -52,15 +55,20 @@ class MessageMeta(StructMeta):
         *,
         type: str = "",
         version: int = 1,
+        participant: str = "",
         **config: Any,
     ) -> Any:
-        """Make the class; `type` is its wire type (default: its name), `version` that of its payload, from 1."""
+        """Make the class; `type` is its wire type (default: its name), `version` that of its payload, from 1;
+        `participant` who carries it out, behind a bus (default: its type).
+        """
         if version < 1:
             raise DefinitionError(f"{name} has version={version}: versions count from 1")
         resolve_fields(namespace, names_at_class_statement())
-        namespace["__wire__"] = Wire(type or name, version)
+        namespace["__wire__"] = Wire(type or name, version, participant)
         with type_errors_of(name):
             cls: Any = super().__new__(mcls, name, bases, namespace, **config)
+        if participant and not (bases and issubclass(cls, Command)):
+            raise DefinitionError(f"{name} has participant={participant!r}: only a Command is carried out by one")
         with suppress(NameError):  # of a class still to come: checked when it is used
             cls.__wire__.check(cls)
         return cls
@@ -128,8 +136,13 @@ X = TypeVar("X", bound=Refusal, default=NeverRefused, covariant=True)
 class Command(Message, Generic[R, X]):
     """A request to a participant: `Command[StockReserved, OutOfStock]` says what may come back, yes and no.
 
-    Either may be a union. Without arguments it is answered by Done and cannot be refused.
+    Either may be a union. Without arguments it is answered by Done and cannot be refused. Class keyword, beside those
+    of every message: `participant="warehouse"` names who carries it out behind a bus (default: its wire type).
     """
+
+    if TYPE_CHECKING:
+
+        def __init_subclass__(cls, *, type: str = "", version: int = 1, participant: str = "") -> None: ...
 
 
 class Query(Command[R, X], Generic[R, X]):
@@ -149,6 +162,11 @@ def is_command(cls: type) -> TypeIs[type[Command[Any, Any]]]:
 def type_name(cls: type[Message]) -> str:
     """The wire type of a message class."""
     return cls.__wire__.type
+
+
+def participant_of(cls: type[Command[Any, Any]]) -> str:
+    """Who carries out a command, by name: as its class says, or else its wire type."""
+    return cls.__wire__.participant or cls.__wire__.type
 
 
 def type_version(cls: type[Message]) -> int:

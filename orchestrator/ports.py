@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
@@ -129,6 +129,10 @@ class Store(Protocol):
         """The instances as last committed, in the order asked; None where there is none."""
         ...
 
+    async def records(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What was kept last under these keys, in the order asked (R7)."""
+        ...
+
     async def due(self, now: float, limit: int, after: int = 0) -> list[Due]:
         """Outbox rows with no due time or one at or before `now`, of a position above `after`, by position."""
         ...
@@ -153,8 +157,8 @@ class Store(Protocol):
 
     async def prune(self, now: float, ended_before: float) -> int:
         """Remove instances that ended before that moment, with history, a child not before its parent (R14); inbox
-        entries of that age; and turn waiting-room rows past their time into dead letters (R11). Returns how many
-        instances went.
+        entries and records of that age; and turn waiting-room rows past their time into dead letters (R11). Returns
+        how many instances went.
         """
         ...
 
@@ -183,27 +187,103 @@ class Store(Protocol):
         ...
 
 
-class Delivered(Protocol):
-    """One message that a bus hands over. Exactly one of `ack` and `nack` settles it."""
+class BusMessage(Struct, frozen=True):
+    """One message on its way to a bus.
 
-    @property
-    def body(self) -> bytes:
-        """CloudEvents 1.0 JSON."""
+    topic     where it goes: `OrderPlaced`, `commands.warehouse`, `replies.shop`; any text that a wire type may be
+    body      CloudEvents 1.0 JSON
+    key       messages of one key and topic stay in order where the broker can keep one: the saga's key, or empty
+    id        the same whenever this message is sent again, or empty
+    headers   what a reader may look at without decoding the body; carried as they are
+    expected  somebody is to be there for it (a command, a reply): a broker where nobody is says so by NotTaken
+    """
+
+    topic: str
+    body: bytes
+    key: str = ""
+    id: str = ""
+    headers: Mapping[str, str] = {}
+    expected: bool = False
+
+
+class NotTaken(Struct, frozen=True):
+    """The broker did not take this message; `is_final` if it never will, as one that is too large for it."""
+
+    reason: str
+    is_final: bool = False
+
+
+class Delivered(Struct, frozen=True, eq=False):
+    """One message that a subscription handed over; `token` is the adapter's own. Unsettled until it is acknowledged.
+
+    The names of the headers are in lower case.
+    """
+
+    topic: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+    token: Any = None
+
+
+class Subscription(Protocol):
+    """Batches of messages for one member of a group, as an async iterator. Raises BusUnavailable from every method."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> Sequence[Delivered]:
+        """Messages in the order in which the broker hands them over, at least one; never ends by itself.
+
+        As long as the subscription lives, none of them is sent again because it takes long: the adapter extends the
+        broker's own time limit.
+        """
         ...
 
-    async def ack(self) -> None:
-        """It is safe with us: never send it again."""
+    async def ack(self, delivered: Sequence[Delivered]) -> None:
+        """These are safe with us: never send them again. In any order (a broker that acknowledges by position may send
+        one again while an earlier one is unsettled); what was settled before, or came by an earlier connection, is
+        passed over.
+        """
         ...
 
-    async def nack(self, delay: float = 0.0) -> None:
-        """Send it again, not before `delay` seconds."""
+    async def lag(self) -> int:
+        """How many messages the broker holds for the group that it was not told to forget; those with us count."""
         ...
+
+
+class Topic(Struct, frozen=True):
+    """A topic that a group takes. `from_start`: a new group begins with the oldest message that a broker which keeps a
+    log has there (a command may have been sent before its participant first ran); else with what comes from now on.
+    """
+
+    name: str
+    from_start: bool = False
+
+
+class Topology(Struct, frozen=True):
+    """What an app needs of a broker: topics that its group takes, topics that it sends to."""
+
+    group: str
+    takes: tuple[Topic, ...] = ()
+    sends: tuple[str, ...] = ()
+
+
+class Place(Struct, frozen=True):
+    """A stream, topic, exchange, queue or consumer of the broker, by its own name; `what` says which it is, `note` what
+    a person should know of it, such as a setting that loses messages.
+    """
+
+    what: str
+    name: str
+    exists: bool
+    note: str = ""
 
 
 class Bus(Protocol):
     """What carries messages between processes, at least once, in any order. Opened with `async with`.
 
-    Raises BusUnavailable from every method.
+    Opening needs no broker: each method connects where there is no connection, reconnects for ever, and raises
+    BusUnavailable when it has not reached the broker within a bounded time. Cancelling any of them leaves the bus fit
+    for use. Deduplication, delays, dead letters and the order of an instance's messages are the engine's.
     """
 
     @classmethod
@@ -214,21 +294,33 @@ class Bus(Protocol):
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Send (type, CloudEvents JSON) pairs; returns when the broker has them all durably."""
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        """Send all of them, in order; returns when the broker has them durably, with None for each that it has.
+
+        Topics that the broker has not got are made. BusUnavailable: nothing is known of any of them, send all again.
+        """
         ...
 
     def subscribe(
-        self, types: Sequence[str], group: str, prefetch: int
-    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivered]]]:
-        """Batches of messages of these types; each goes to one member of the group; at most `prefetch` unsettled.
+        self, topics: Sequence[Topic], group: str, prefetch: int
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Messages of these topics; each goes to one member of the group; at most `prefetch` unsettled.
 
-        A group exists from its first subscription on; what is not settled when the subscriber leaves is sent again.
+        A group exists for a topic from its first subscription to it on. Topics, queues and consumers that are missing
+        are made. What is not settled when the subscriber leaves, or dies, is sent again.
         """
         ...
 
     async def healthy(self) -> bool:
-        """Whether the broker answers."""
+        """Whether the broker answers within a moment; raises nothing."""
+        ...
+
+    async def survey(self, topology: Topology) -> list[Place]:
+        """Everything at the broker that this app needs, there or not; makes nothing."""
+        ...
+
+    async def set_up(self, topology: Topology) -> None:
+        """Make what is missing. The group then exists for all it takes."""
         ...
 
 

@@ -21,7 +21,13 @@ OWN = {
     (STORES, "memory"): "orchestrator.memory:MemoryStore",
     (STORES, "sqlite"): "orchestrator_adapters.sqlite:SQLiteStore",
     (BUSES, "memory"): "orchestrator.memory:MemoryBus",
+    (BUSES, "nats"): "orchestrator_adapters.nats:NatsBus",
+    (BUSES, "kafka"): "orchestrator_adapters.kafka:KafkaBus",
+    (BUSES, "amqp"): "orchestrator_adapters.rabbitmq:RabbitBus",
+    (BUSES, "amqps"): "orchestrator_adapters.rabbitmq:RabbitBus",
+    (BUSES, "sqs"): "orchestrator_adapters.sqs:SqsBus",
 }
+EXTRAS = {"amqps": "amqp"}  # the others are named like their scheme
 
 
 def open_store(url: str, *, read_only: bool = False) -> Store:
@@ -40,7 +46,10 @@ def _adapter(group: str, what: str, url: str) -> Any:
     scheme, colon, _ = url.partition(":")
     if colon and (own := OWN.get((group, scheme))):
         module, _, name = own.partition(":")
-        return getattr(import_module(module), name)
+        try:
+            return getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise _not_installed(what, url, error, DISTRIBUTION, f"[{EXTRAS.get(scheme, scheme)}]") from error
     known = {entry.name: entry for entry in entry_points(group=group)}
     if not colon or scheme not in known:
         schemes = ", ".join(f"{name}:" for name in sorted(known)) or f"none: is {DISTRIBUTION} installed?"
@@ -60,10 +69,14 @@ def _loaded(entry: EntryPoint, what: str, url: str) -> Any:
     except ModuleNotFoundError as error:
         name = entry.dist.name if entry.dist is not None else DISTRIBUTION
         extra = f"[{entry.name}]" if entry.dist is not None and _has_extra(entry) else ""
-        raise ConfigError(
-            f"{what} {url!r} needs {error.name}, which is not installed: "
-            f"{sys.executable} -m pip install '{name}{extra}'"
-        ) from error
+        raise _not_installed(what, url, error, name, extra) from error
+
+
+def _not_installed(what: str, url: str, error: ModuleNotFoundError, distribution: str, extra: str) -> ConfigError:
+    return ConfigError(
+        f"{what} {url.partition(':')[0]}: needs {error.name}, which is not installed: "
+        f"{sys.executable} -m pip install '{distribution}{extra}'"
+    )
 
 
 def _has_extra(entry: EntryPoint) -> bool:

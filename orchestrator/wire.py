@@ -88,6 +88,7 @@ class Route(StrEnum):
     EVENT = "event"  # to whoever wants it: sagas and listeners here, and the bus
     INSTANCE = "instance"  # to another instance of this store: a child's start or unwind, its answer
     LISTENER = "listener"  # one event for one listener of this process
+    REPLY = "reply"  # to who sent a command over the bus
 
 
 class Outgoing(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -96,6 +97,7 @@ class Outgoing(Struct, frozen=True, omit_defaults=True, gc=False):
     `name` identifies the row (the command's id, the event's id, `event>listener`); putting a row of the same name
     replaces it. `due_at`: not before that moment, in seconds since 1970 (None: at once). `deadline` is when the attempt
     times out. `undoes` is, for a compensation, the key of the do that it undoes. `sender` is the instance that sent it.
+    `reply_to`: the topic that the answer of a command that came over the bus goes to, or that a reply goes to.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Outgoing(Struct, frozen=True, omit_defaults=True, gc=False):
     undoes: str = ""
     listener: str = ""
     sender: Address | None = None
+    reply_to: str = ""
 
 
 @quick

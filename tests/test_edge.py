@@ -15,7 +15,9 @@ from msgspec import Raw
 
 from orchestrator import BadMessage, Event
 from orchestrator.app import App
-from orchestrator.edge import cloud_event, event_line, strict_json, to_cloud_event
+from orchestrator.cloudevents import cloud_event, to_cloud_event
+from orchestrator.edge import event_line
+from orchestrator.strictjson import strict_json
 from orchestrator.participant import listener
 from orchestrator.wire import Envelope, Kind
 

@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"saga", "participant", "ledger"},
     {"machine"},
     {"ports"},
-    {"app", "config", "edge", "urls"},
+    {"app", "cloudevents", "config", "edge", "strictjson", "topics", "urls"},
     {"runtime", "memory"},
     {"checking", "testing"},
     {"operate"},

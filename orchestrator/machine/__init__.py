@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .limits import MachineLimits
     from .react import fold, migrate, react, replay, set_aside
     from .timers import next_timer
-    from .transition import Entry, Outcome, Transition
+    from .transition import Entry, Outcome, Record, Transition
     from .turn import HandlerBug
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "limits": ("MachineLimits",),
     "react": ("fold", "migrate", "react", "replay", "set_aside"),
     "timers": ("next_timer",),
-    "transition": ("Entry", "Outcome", "Transition"),
+    "transition": ("Entry", "Outcome", "Record", "Transition"),
     "turn": ("HandlerBug",),
 }
 
@@ -49,6 +49,7 @@ __all__ = [
     "MachineLimits",
     "Outcome",
     "Payload",
+    "Record",
     "Status",
     "Then",
     "Transition",

@@ -26,6 +26,13 @@ class Outcome(StrEnum):
     WAITING = "waiting"  # no such instance yet: the waiting room (R11)
 
 
+class Record(Struct, frozen=True, gc=False):
+    """What a participant's host keeps under the key of a do (R7): bytes that only it reads."""
+
+    key: str
+    body: bytes
+
+
 class Transition(Struct, frozen=True, kw_only=True, gc=False):
     """One atomic change of the store (R1). Made by the machine for an instance; by the shell for housekeeping,
     then without `instance`.
@@ -39,6 +46,7 @@ class Transition(Struct, frozen=True, kw_only=True, gc=False):
     wait_until             the message goes to the waiting room until then (R11).
     waiting_remove         ids of waiting-room rows that this settles.
     seen                   (consumer, message id) pairs of those without an instance (listeners): their inbox.
+    records                to keep in place of what was kept under their keys; of that age they are pruned (R7).
     """
 
     at: float
@@ -53,6 +61,7 @@ class Transition(Struct, frozen=True, kw_only=True, gc=False):
     wait_until: float | None = None
     waiting_remove: tuple[int, ...] = ()
     seen: tuple[tuple[str, str], ...] = ()
+    records: tuple[Record, ...] = ()
 
 
 class Entry(Struct, frozen=True, gc=False):

@@ -72,7 +72,8 @@ async def _opened(stack: AsyncExitStack, app: App, settings: Settings) -> Engine
     while True:
         bus = open_bus(settings.bus) if settings.bus else None
         try:
-            return await stack.enter_async_context(Engine(app, open_store(settings.store), bus, limits=settings.limits))
+            engine = Engine(app, open_store(settings.store), bus, limits=settings.limits, topics=settings.topics)
+            return await stack.enter_async_context(engine)
         except StoreLocked as error:
             path = store_file(settings.store)
             if time.monotonic() > patience_ends or path is None or client.ping(path) is not None:

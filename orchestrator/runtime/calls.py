@@ -1,4 +1,4 @@
-"""Carries commands to the participants of this process, and their answers back to who asked."""
+"""Carries commands to the participants of this process, and their answers back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ..app import App
 from ..errors import BadMessage, Fatal, RetryAfter
+from ..machine.hosting import Answer
 from ..messages import Failure, Message, Refusal, decode, encode, type_name, type_version
 from ..participant import Call, Participant
 from ..ports import Clock
@@ -38,14 +40,18 @@ class Calls:
         pool: Pool,
         share: int,
         clock: Clock,
-        answer: Callable[[Envelope], None],
+        answer: Callable[[Outgoing, Envelope], None],
+        known: Callable[[Outgoing], Envelope | None],
     ) -> None:
-        """Give each participant at most `share` workers of `pool`; hand every reply, addressed, to `answer`."""
+        """Give each participant at most `share` workers of `pool`; hand every reply, addressed, with its command's row
+        to `answer`. `known` gives the answer that a command of somebody else got while it waited.
+        """
         self._app = app
         self._resources = resources
         self._functions = functions
         self._clock = clock
         self._answer = answer
+        self._known = known
         self._queues = {
             command_type: queue
             for participant in dict.fromkeys(app.participants.values())
@@ -93,11 +99,15 @@ class Calls:
         seconds = None if outgoing.deadline is None else outgoing.deadline - self._clock.now()
         if seconds is not None and seconds <= 0:
             return
+        if outgoing.reply_to and (letter := self._known(outgoing)) is not None:
+            self._answer(outgoing, letter)
+            return
         self._running[key] = []
         try:
             reply = await self._reply(worker, participant, outgoing, seconds)
             if reply is not None:
-                self._answer(_letter(order, reply, self._clock.now()))
+                is_clean = order.is_fresh and outgoing.envelope.attempt == 1 and not outgoing.reply_to
+                self._answer(outgoing, answer_letter(outgoing, reply, self._clock.now(), is_clean))
         finally:
             for behind in self._running.pop(key):
                 if behind.outgoing.name in self._queue_of:
@@ -105,7 +115,7 @@ class Calls:
 
     async def _reply(
         self, worker: Worker, participant: Participant[Any], outgoing: Outgoing, seconds: float | None
-    ) -> _Reply | None:
+    ) -> Answer | None:
         """The answer, or the failure to give one; None when the time was over."""
         where = {"command": outgoing.name, "attempt": outgoing.envelope.attempt}
         try:
@@ -167,48 +177,54 @@ class _Queue:
             await self._carry_out(worker, self._participant, order)
 
 
-class _Reply(Struct, frozen=True, gc=False):
-    """The part of a reply that the participant decides."""
-
-    kind: Kind
-    type: str
-    version: int
-    data: bytes
-
-
-def _answered(message: Message) -> _Reply:
+def _answered(message: Message) -> Answer:
     kind = Kind.REFUSAL if isinstance(message, Refusal) else Kind.YES
-    return _Reply(kind, type_name(type(message)), type_version(type(message)), encode(message))
+    return Answer(kind, type_name(type(message)), Raw(encode(message)), type_version(type(message)))
 
 
-def _failure(reason: str, error: str, retry_after: float | None = None) -> _Reply:
+def _failure(reason: str, error: str, retry_after: float | None = None) -> Answer:
     failure: dict[str, object] = {"reason": reason, "error": plain(error)}
     if retry_after is not None:
         failure["retry_after"] = retry_after
-    return _Reply(Kind.FAILURE, type_name(Failure), type_version(Failure), msgspec.json.encode(failure))
+    return Answer(Kind.FAILURE, type_name(Failure), Raw(msgspec.json.encode(failure)), type_version(Failure))
 
 
-def _letter(order: _Order, reply: _Reply, now: float) -> Envelope:
-    outgoing, command = order.outgoing, order.outgoing.envelope
-    assert outgoing.sender is not None, "a command of the outbox says who sent it"
+def answer_letter(outgoing: Outgoing, answer: Answer, now: float, is_clean: bool = False) -> Envelope:
+    """The reply to this attempt of a command. `is_clean`: no earlier run of its key ever began (R6); what comes over a
+    bus never is, since another process may carry out the same commands.
+    """
+    command = outgoing.envelope
     return Envelope(
-        id=f"{outgoing.name}:{reply.kind}:{command.attempt}",
-        kind=reply.kind,
-        type=reply.type,
-        data=Raw(reply.data),
+        id=f"{outgoing.name}:{answer.kind}:{command.attempt}",
+        kind=answer.kind,
+        type=answer.type,
+        data=answer.data,
         time=now,
-        saga=outgoing.sender.saga,
-        key=outgoing.sender.key,
+        saga=command.saga,
+        key=command.key,
         reply_to=outgoing.name,
         attempt=command.attempt,
-        clean=order.is_fresh and command.attempt == 1 and reply.kind is Kind.REFUSAL,
-        version=reply.version,
+        clean=is_clean and answer.kind is Kind.REFUSAL,
+        version=answer.version,
         correlation_id=command.correlation_id,
         causation_id=command.id,
         traceparent=command.traceparent,
     )
 
 
-def failed(outgoing: Outgoing, error: str, now: float) -> Envelope:
-    """The reply to a command that nobody could be given."""
-    return _letter(_Order(outgoing, False), _failure("error", error), now)
+def failed(outgoing: Outgoing, error: str, now: float, *, is_final: bool = False) -> Envelope:
+    """The reply to a command that nobody could be given, or, if `is_final`, never can be."""
+    return answer_letter(outgoing, _failure("fatal" if is_final else "error", error), now)
+
+
+def failure_instead(reply: Envelope, error: str) -> Envelope:
+    """The reply to who waits for one that cannot be sent."""
+    answer = _failure("fatal", error)
+    return replace(
+        reply,
+        id=f"{reply.reply_to}:{answer.kind}:{reply.attempt}",
+        kind=answer.kind,
+        type=answer.type,
+        data=answer.data,
+        version=answer.version,
+    )

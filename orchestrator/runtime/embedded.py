@@ -19,6 +19,7 @@ from ..machine.transition import Outcome
 from ..messages import Event, encode, type_name, type_version
 from ..ports import Bus, Clock, Find, Page, Store
 from ..saga import Saga, decode_state
+from ..topics import NO_SETTINGS, TopicSettings
 from ..urls import open_bus, open_store
 from ..wire import Address, Envelope, Kind, Request, Verb
 from .engine import Accepted, Engine, Stats
@@ -54,9 +55,12 @@ class Orchestrator:
         bus: str | Bus | None = None,
         *,
         limits: Limits = _LIMITS,
+        topics: TopicSettings = NO_SETTINGS,
         clock: Clock | None = None,
     ) -> None:
-        """`store` and `bus` are URLs or opened by this object. Errors: ConfigError, for a URL that names nothing."""
+        """`store` and `bus` are URLs or opened by this object; `topics` says how those of the bus are named.
+        Errors: ConfigError, for a URL that names nothing.
+        """
         self._app = app
         self._limits = limits
         self._engine = Engine(
@@ -64,6 +68,7 @@ class Orchestrator:
             open_store(store) if isinstance(store, str) else store,
             open_bus(bus) if isinstance(bus, str) else bus,
             limits=limits,
+            topics=topics,
             clock=clock,
         )
 

@@ -16,13 +16,14 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from ..app import App
+from ..cloudevents import cloud_event
 from ..config import Limits
-from ..edge import cloud_event
 from ..errors import BadMessage, NotAccepting, NotFound, StoreFull, StoreUnavailable
 from ..machine.instance import Instance, Status
 from ..machine.transition import Transition
 from ..ports import Bus, Clock, Counts, Store
-from ..wire import Address, DeadLetter, Envelope, Kind, Request, Verb
+from ..topics import NO_SETTINGS, Topics, TopicSettings
+from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Request, Verb
 from .admission import check_standing
 from .calls import Calls
 from .clock import SystemClock
@@ -40,6 +41,7 @@ from .telling import tell
 from .timers import Timers
 from .waiting import WaitingRoom
 from .waking import Bell
+from .work import Work
 
 PRUNE_S = 60.0
 STORE_AGAIN_S = 1.0
@@ -111,15 +113,17 @@ class Engine:
         *,
         clock: Clock | None = None,
         limits: Limits = _LIMITS,
+        topics: TopicSettings = NO_SETTINGS,
         acting: bool = True,
     ) -> None:
-        """Nothing is opened yet. The clock is the machine's, if none is given."""
+        """Nothing is opened yet. The clock is the machine's, if none is given; `topics` names those of the bus."""
         self.app = app
         self.store = store
         self.recovered = NOTHING_RECOVERED
         self._bus = bus if acting else None
         self._clock = clock or SystemClock()
         self._limits = limits
+        self._topics = Topics(app, topics)
         self._acting = acting
         self._changed = Bell()
         self._closed: Exception | None = NotAccepting("the engine is not open")
@@ -169,23 +173,36 @@ class Engine:
         self._pool = Pool(self._tasks, limits.in_flight, changed)
         functions = Functions(limits.threads)
         share = max(1, limits.in_flight // 2)
-        self._calls = Calls(app, resources, functions, self._pool, share, clock, self._answered)
+        self._work = Work(app, self.store, self._committer, clock)
+        self._calls = Calls(app, resources, functions, self._pool, share, clock, self._answered, self._work.known)
         self._listeners = Listeners(app, resources, functions, self._pool, share, clock, self._committer.store)
         self._timers = Timers(self.store, self._supervisor, self._listeners, clock, limits.timer_batch, changed)
         self._relay = Relay(
             app,
             self.store,
             self._bus,
+            self._topics,
             self._supervisor,
             self._committer,
             self._distributor,
             self._calls,
             self._listeners,
+            self._answered,
             clock,
             limits,
             changed,
         )
-        self._intake = Intake(app, self._committer, self.submit, clock, limits)
+        self._intake = Intake(
+            app,
+            self._topics,
+            self._committer,
+            self.submit,
+            self._work,
+            self._has_room_for_work,
+            clock,
+            limits,
+            changed,
+        )
         self._waiting_room = WaitingRoom(self.store, self._supervisor, clock, limits.page)
         self._store_troubles = (self._committer.trouble, self._supervisor.trouble)
         self._committer.on_committed = self._committed
@@ -209,7 +226,8 @@ class Engine:
             self._keep_house,
         ]
         if self._bus is not None:
-            acting += [partial(self._relay.run_bus, self._bus), partial(self._intake.run, self._bus), self._intake.ack]
+            acting += [partial(self._relay.run_bus, self._bus), self._relay.offer_again]
+            acting += [partial(self._intake.run, self._bus), self._intake.ack]
         for loop in acting:
             scope = anyio.CancelScope()
             self._loops.append(scope)
@@ -322,8 +340,14 @@ class Engine:
             for settlement in list(self._waiting):
                 settlement(error)
 
-    def _answered(self, reply: Envelope) -> None:
-        self._supervisor.deliver(reply.address, Mail(reply))
+    def _answered(self, row: Outgoing, reply: Envelope) -> None:
+        if row.reply_to:
+            self._work.answered(row, reply)
+        else:
+            self._supervisor.deliver(reply.address, Mail(reply))
+
+    def _has_room_for_work(self) -> bool:
+        return self._calls.waiting + self._pool.running < self._limits.in_flight and not self._is_full()
 
     # What operators ask.
 
@@ -469,7 +493,7 @@ class Engine:
 
     def stats(self) -> Stats:
         """What is going on at this moment."""
-        troubles = (*self._store_troubles, self._relay.trouble, self._intake.trouble)
+        troubles = (*self._store_troubles, self._relay.trouble, self._relay.refusals, self._intake.trouble)
         return Stats(
             in_flight=self._pool.running,
             mailboxes=self._supervisor.mailboxes,

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 from urllib.parse import unquote
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..app import App
+from ..cloudevents import Received, received
 from ..config import Limits
-from ..edge import cloud_event
-from ..errors import BadMessage, BusUnavailable, NotAccepting
+from ..errors import BadMessage, BusUnavailable, NotAccepting, StoreUnavailable
 from ..machine.transition import Outcome, Transition
-from ..messages import Done, Failure, replies_of, type_name
-from ..ports import Bus, Clock, Delivered
-from ..wire import DeadLetter, Envelope, Kind
+from ..messages import Failure, Message, Refusal
+from ..ports import Bus, Clock, Delivered, Subscription
+from ..topics import Topics
+from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Route
 from .committer import Committer
 from .trouble import Trouble
-from .waking import Wakeup
+from .waking import Bell, Wakeup
+from .work import Asked, Work
 
 BURIED = "dead letters"  # the consumer under which the ids of dead letters are remembered; no listener has such a name
-LATER_S = 5.0
+LATER_S = 1.0
 
 Settled = Callable[[object], None]
 
@@ -37,32 +40,44 @@ class Intake:
     def __init__(
         self,
         app: App[Any],
+        topics: Topics,
         committer: Committer,
         submit: Callable[[Envelope, Settled], Awaitable[None]],
+        work: Work,
+        has_room_for_work: Callable[[], bool],
         clock: Clock,
         limits: Limits,
+        changed: Bell,
     ) -> None:
-        """`submit` waits for room, takes a message, and calls back when it is durable."""
+        """`submit` waits for room, takes an event or reply, and calls back when it is durable; `work` takes commands,
+        when there is room for them, which may be whenever `changed` rings.
+        """
         self.trouble = Trouble("the bus cannot be read", clock)
         self._app = app
+        self._topics = topics
         self._committer = committer
         self._submit = submit
+        self._work = work
+        self._has_room_for_work = has_room_for_work
         self._clock = clock
         self._limits = limits
-        self._to_ack: deque[Delivered] = deque()
+        self._changed = changed
+        self._subscription: Subscription | None = None
+        self._to_ack: list[_Taken] = []
         self._acking = Wakeup()
 
     async def run(self, bus: Bus) -> None:
         """Read, as long as there is a bus."""
-        types = _types(self._app)
-        while types:
+        topology = self._topics.topology()
+        while topology.takes:
             try:
-                async with bus.subscribe(types, self._app.name, self._limits.prefetch) as batches:
-                    async for batch in batches:
+                async with bus.subscribe(topology.takes, topology.group, self._limits.prefetch) as subscription:
+                    self._subscription = subscription
+                    async for batch in subscription:
                         self.trouble.ends()
-                        for delivered in batch:
-                            await self._take(delivered)
+                        await self._take_all([_Taken(subscription, delivered) for delivered in batch])
             except BusUnavailable as error:
+                self._subscription = None
                 self.trouble.begins(error)
                 await self.trouble.pause()
 
@@ -70,41 +85,140 @@ class Intake:
         """Acknowledge what is durable."""
         while True:
             await self._acking.wait()
-            while self._to_ack:
+            taken, self._to_ack = self._to_ack, []
+            for _, group in groupby(taken, key=lambda each: id(each.subscription)):
+                of_one = list(group)
                 try:
-                    await self._to_ack.popleft().ack()
-                except BusUnavailable as error:  # it comes again, and the inbox knows it
+                    await of_one[0].subscription.ack([each.delivered for each in of_one])
+                except BusUnavailable as error:  # they come again, and the inbox knows them
                     _log.warning("not acknowledged: %s", error)
 
-    async def _take(self, delivered: Delivered) -> None:
-        settled = partial(self._settled, delivered)
-        now = self._clock.now()
+    async def lag(self) -> int | None:
+        """How many messages wait at the broker, those with us included; None when that is not known."""
+        if self._subscription is None:
+            return None
         try:
-            envelope = cloud_event(delivered.body, self._limits.body_bytes, self._limits.depth)
-        except BadMessage as error:
-            self._bury(DeadLetter(at=now, reason=str(error), raw=delivered.body), settled)
-            return
-        envelope = addressed(envelope)
-        if envelope.kind is not Kind.EVENT and envelope.saga not in self._app.sagas:
-            settled(None)  # another app's
-            return
+            return await self._subscription.lag()
+        except BusUnavailable:
+            return None
+
+    async def _take_all(self, batch: Sequence[_Taken]) -> None:
+        """Take a batch in order; commands that stand together together."""
+        read = [(taken, self._read(taken)) for taken in batch]
+        for is_command, group in groupby(read, key=lambda each: each[1] is not None and _is_command(each[1])):
+            if is_command:
+                await self._take_commands([(taken, found) for taken, found in group if found is not None])
+                continue
+            for taken, found in group:
+                if found is not None:
+                    await self._take(found, taken)
+
+    def _read(self, taken: _Taken) -> Received | None:
+        """The message; None if it is settled already."""
+        delivered = taken.delivered
         try:
-            await self._submit(envelope, settled)
+            plain = self._topics.plain(delivered.topic)
+            return received(delivered.body, delivered.headers, plain, self._limits.body_bytes, self._limits.depth)
         except BadMessage as error:
-            self._bury(DeadLetter(at=now, reason=str(error), envelope=envelope), settled)
-        except NotAccepting:
-            await delivered.nack(LATER_S)
+            letter = DeadLetter(at=self._clock.now(), reason=str(error), raw=delivered.body)
+            self._bury(letter, partial(self._settled, taken))
+            return None
+
+    async def _take(self, message: Received, taken: _Taken) -> None:
+        """An event, or the reply to a command of a saga here."""
+        settled = partial(self._settled, taken)
+        envelope = addressed(as_reply(message.envelope, self._app))
+        if self._is_for_others(message.source, envelope, taken.delivered.topic):
+            settled(None)
+            return
+        while True:
+            try:
+                await self._submit(envelope, settled)
+                return
+            except BadMessage as error:
+                self._bury(DeadLetter(at=self._clock.now(), reason=str(error), envelope=envelope), settled)
+                return
+            except NotAccepting:  # meanwhile the bus is not read
+                await self._clock.sleep(LATER_S)
+
+    def _is_for_others(self, source: str, envelope: Envelope, topic: str) -> bool:
+        """Our own event that comes back was brought to all who want it here; a topic of many types has some for others,
+        and so has one of many apps.
+        """
+        if envelope.kind is not Kind.EVENT:
+            return envelope.saga not in self._app.sagas
+        if source == self._topics.source:
+            return True
+        is_wanted = envelope.type in self._app.routes or envelope.type in self._app.listening
+        return not is_wanted and self._topics.is_shared(topic)
+
+    async def _take_commands(self, batch: Sequence[tuple[_Taken, Received]]) -> None:
+        asked: list[Asked] = []
+        for taken, message in batch:
+            settled = partial(self._settled, taken)
+            if not self._work.carries_out(message.envelope.type):
+                _log.debug("passed over: %s is carried out by others", message.envelope.type)
+                settled(None)
+            elif not message.reply_to:
+                reason = "it does not say where its answer is to go (replyto)"
+                self._bury(DeadLetter(at=self._clock.now(), reason=reason, envelope=message.envelope), settled)
+            else:
+                asked.append(Asked(_row(message), settled))
+        while asked:
+            while not self._has_room_for_work():
+                await self._changed.wait()
+            try:
+                await self._work.take(asked)
+                return
+            except StoreUnavailable:
+                await self._clock.sleep(LATER_S)
 
     def _bury(self, letter: DeadLetter, settled: Settled) -> None:
         """A message that comes again is the same dead letter: the inbox is asked first (R1)."""
         seen = ((BURIED, letter.envelope.id),) if letter.envelope is not None else ()
         self._committer.store(Transition(at=letter.at, outcome=Outcome.DEAD, dead=(letter,), seen=seen), settled)
 
-    def _settled(self, delivered: Delivered, told: object) -> None:
+    def _settled(self, taken: _Taken, told: object) -> None:
         """An exception means that it is not durable: it is not acknowledged, and comes again."""
         if not isinstance(told, Exception):
-            self._to_ack.append(delivered)
+            self._to_ack.append(taken)
             self._acking.set()
+
+
+class _Taken(Struct, frozen=True, eq=False):
+    """A message and where it came from."""
+
+    subscription: Subscription
+    delivered: Delivered
+
+
+def _is_command(message: Received) -> bool:
+    return message.envelope.kind is Kind.COMMAND
+
+
+def _row(message: Received) -> Outgoing:
+    """The command as it stands in the outbox of who carries it out."""
+    command = message.envelope
+    return Outgoing(
+        name=command.id,
+        route=Route.COMMAND,
+        envelope=command if command.attempt else replace(command, attempt=1),
+        deadline=message.deadline,
+        undoes=message.undoes,
+        sender=Address(command.saga, command.key) if command.saga else None,
+        reply_to=message.reply_to,
+    )
+
+
+def as_reply(envelope: Envelope, app: App[Any]) -> Envelope:
+    """What answers a command, whether or not its sender knows our word for what it is: its type says that."""
+    if envelope.kind is not Kind.EVENT or not envelope.reply_to:
+        return envelope
+    cls: type[Message] | None = app.types.get(envelope.type)
+    if cls is None:
+        return envelope
+    kind = Kind.FAILURE if cls is Failure else Kind.REFUSAL if issubclass(cls, Refusal) else Kind.YES
+    return replace(envelope, kind=kind)
 
 
 def addressed(reply: Envelope) -> Envelope:
@@ -115,12 +229,3 @@ def addressed(reply: Envelope) -> Envelope:
     key, _, _ = rest.partition("/")[0].rpartition("~")  # a key may hold a ~ itself: a child's always does
     saga, key = unquote(saga), unquote(key)
     return reply if "\0" in saga + key else replace(reply, saga=saga, key=key)  # no instance is called so
-
-
-def _types(app: App[Any]) -> list[str]:
-    """The events somebody here takes, and the replies to the commands that nobody here carries out."""
-    types = dict.fromkeys([*app.routes, *app.listening])
-    for command in app.missing_participants():
-        yes, no = replies_of(command)
-        types |= dict.fromkeys(type_name(reply) for reply in (*yes, *no, Done, Failure))
-    return list(types)

@@ -9,19 +9,23 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum, auto
 from itertools import islice
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..app import App
+from ..cloudevents import text_headers, to_cloud_event
 from ..config import Limits
-from ..edge import to_cloud_event
 from ..errors import BadMessage, BusUnavailable, StoreUnavailable
 from ..machine.transition import Outcome, Transition
-from ..ports import Bus, Clock, Due, Store
-from ..wire import DeadLetter, Outgoing, Route
-from .calls import Calls, failed
+from ..ports import Bus, BusMessage, Clock, Due, NotTaken, Store
+from ..topics import Topics
+from ..wire import DeadLetter, Envelope, Outgoing, Route
+from .calls import Calls, failed, failure_instead
 from .committer import Committer
 from .listeners import Listeners
 from .mailbox import Mail
@@ -31,6 +35,15 @@ from .trouble import Trouble
 from .waking import Bell, Wakeup
 
 PUBLISH_AT_ONCE = 100
+REFUSED_AGAIN_S = 1.0
+
+
+class Lane(Enum):
+    """Where rows of the outbox are bound for, so that one that is stopped up leaves room for the others."""
+
+    HERE = auto()  # instances and participants of this process
+    LISTENERS = auto()
+    BUS = auto()
 
 
 class Relay:
@@ -41,25 +54,32 @@ class Relay:
         app: App[Any],
         store: Store,
         bus: Bus | None,
+        topics: Topics,
         supervisor: Supervisor,
         committer: Committer,
         distributor: Distributor,
         calls: Calls,
         listeners: Listeners,
+        answer: Callable[[Outgoing, Envelope], None],
         clock: Clock,
         limits: Limits,
         changed: Bell,
     ) -> None:
-        """Hand over what `committer` puts into the outbox of `store`."""
+        """Hand over what `committer` puts into the outbox of `store`. `answer` gets the reply to a command that is
+        handed to nobody.
+        """
         self.trouble = Trouble("nothing can be published", clock)
+        self.refusals = Trouble("the broker does not take a message", clock)
         self._reading = Trouble("the outbox cannot be read", clock)
         self._app = app
         self._store = store
         self._bus = bus
+        self._topics = topics
         self._supervisor = supervisor
         self._committer = committer
         self._calls = calls
         self._listeners = listeners
+        self._answer = answer
         self._clock = clock
         self._limits = limits
         self._distributor = distributor
@@ -67,20 +87,38 @@ class Relay:
         self._is_stopped = False
         self._under_way: dict[str, None] = {}  # names of rows that are handed over and stored
         self._taken_out: dict[str, None] | None = None  # names taken out while a page is read
-        self._to_publish: deque[tuple[Outgoing, Callable[[], None]]] = deque()
-        self._spills = (_Spill(self._has_room_for_calls, False), _Spill(self._has_room_for_listeners, True))
+        self._to_publish: deque[_Parcel] = deque()
+        self._refused: list[_Parcel] = []  # by the broker, for now
+        self._refused_names: dict[str, None] = {}  # of these, and of those that are offered again
+        self._spills = {
+            Lane.HERE: _Spill(self._has_room_here),
+            Lane.LISTENERS: _Spill(self._has_room_for_listeners),
+            Lane.BUS: _Spill(self._has_room_to_publish),
+        }
         self._wakeup = Wakeup()
         self._publishing = Wakeup()
+        self._refusing = Wakeup()
 
     @property
     def is_idle(self) -> bool:
         """Whether no row is left that waits for anything but an answer."""
-        return not self._to_publish and not any(spill.is_open for spill in self._spills)
+        return not (self._to_publish or self._refused) and not any(spill.is_open for spill in self._spills.values())
 
     @property
     def under_way(self) -> int:
         """How many rows are handed over and not settled yet."""
         return len(self._under_way)
+
+    @property
+    def unpublished(self) -> int:
+        """How many messages wait for the broker in memory."""
+        return len(self._to_publish) + len(self._refused)
+
+    @property
+    def oldest_unpublished(self) -> float | None:
+        """When the message was made that waits longest for the broker, in seconds since 1970."""
+        waiting = [parcel.row.envelope.time for parcel in (*islice(self._to_publish, 1), *self._refused[:1])]
+        return min(waiting, default=None)
 
     def without_unwanted(self, transition: Transition) -> Transition:
         """The transition without the events that nobody here wants, when there is no bus: they need not be stored."""
@@ -100,7 +138,7 @@ class Relay:
 
     def rescan(self) -> None:
         """Look through the whole outbox: at the start, and when nothing is known of the last writes."""
-        for spill in self._spills:
+        for spill in self._spills.values():
             spill.open(from_start=True)
         self._wakeup.set()
 
@@ -111,10 +149,10 @@ class Relay:
     async def run(self) -> None:
         """Hand over what was left in the store, when there is room."""
         while True:
-            open_ones = [spill for spill in self._spills if spill.is_open]
-            with_room = [spill for spill in open_ones if spill.has_room()]
-            for spill in with_room:
-                await self._read_page(spill)
+            open_ones = [lane for lane, spill in self._spills.items() if spill.is_open]
+            with_room = [lane for lane in open_ones if self._spills[lane].has_room()]
+            for lane in with_room:
+                await self._read_page(lane)
             if with_room:
                 self._changed.ring()
             elif open_ones:
@@ -127,20 +165,83 @@ class Relay:
         while True:
             await self._publishing.wait()
             while self._to_publish:
-                batch = list(islice(self._to_publish, PUBLISH_AT_ONCE))
+                batch = [parcel for parcel in islice(self._to_publish, PUBLISH_AT_ONCE) if self._is_to_go(parcel)]
+                passed = min(len(self._to_publish), PUBLISH_AT_ONCE)
                 try:
-                    await bus.publish([(row.envelope.type, self._as_cloud_event(row)) for row, _ in batch])
+                    told = await bus.publish([self._message(parcel.row) for parcel in batch]) if batch else []
                 except BusUnavailable as error:
                     self.trouble.begins(error)
                     await self.trouble.pause()
                     continue
                 self.trouble.ends()
-                for _, published in batch:
+                for _ in range(passed):
                     self._to_publish.popleft()
-                    published()
+                for parcel, refusal in zip(batch, told, strict=True):
+                    self._published(parcel, refusal)
+                self._changed.ring()
 
-    def _as_cloud_event(self, row: Outgoing) -> bytes:
-        return to_cloud_event(row.envelope, f"/orchestrator/{self._app.name}", undoes=row.undoes, deadline=row.deadline)
+    async def offer_again(self) -> None:
+        """Give the broker another chance with what it did not take."""
+        while True:
+            await self._refusing.wait()
+            await self._clock.sleep(REFUSED_AGAIN_S)
+            again, self._refused = self._refused, []
+            self._to_publish.extend(again)
+            self._publishing.set()
+
+    def _message(self, row: Outgoing) -> BusMessage:
+        envelope = row.envelope
+        is_command = row.route is Route.COMMAND
+        return BusMessage(
+            topic=self._topics.of(row),
+            body=to_cloud_event(
+                envelope,
+                self._topics.source,
+                undoes=row.undoes,
+                deadline=row.deadline,
+                reply_to=self._topics.replies if is_command else "",
+            ),
+            key=self._topics.key(row),
+            id=f"{envelope.id}:{envelope.attempt}" if is_command else envelope.id,  # each attempt is to arrive
+            headers=text_headers(envelope),
+            expected=row.route is not Route.EVENT,
+        )
+
+    def _is_to_go(self, parcel: _Parcel) -> bool:
+        """Whether its row was not taken out meanwhile, as that of a command whose time is over."""
+        return parcel.row.name in self._under_way
+
+    def _published(self, parcel: _Parcel, refusal: NotTaken | None) -> None:
+        if refusal is None:
+            self._is_refused_no_more(parcel.row.name)
+            parcel.gone()
+        elif refusal.is_final:
+            self._give_up(parcel, refusal.reason)
+        else:
+            self.refusals.begins(BusUnavailable(refusal.reason))
+            self._refused.append(parcel)
+            self._refused_names[parcel.row.name] = None
+            self._refusing.set()
+
+    def _is_refused_no_more(self, name: str) -> None:
+        if name in self._refused_names:
+            del self._refused_names[name]
+            if not self._refused_names:
+                self.refusals.ends()
+
+    def _give_up(self, parcel: _Parcel, reason: str) -> None:
+        """A message that no broker like this takes: whoever waits for it is told, and a person."""
+        row, now = parcel.row, self._clock.now()
+        if row.route is Route.COMMAND:
+            self._answer(row, failed(row, reason, now, is_final=True))
+            return
+        letter = DeadLetter(at=now, reason=f"not published: {reason}", envelope=row.envelope)
+        put: tuple[Outgoing, ...] = ()
+        if row.route is Route.REPLY:
+            instead = failure_instead(row.envelope, reason)
+            put = (replace(row, name=instead.id, envelope=instead),)
+        transition = Transition(at=now, outcome=Outcome.DEAD, dead=(letter,), put=put)
+        self._committer.store(transition, lambda _: parcel.gone())
 
     # One row.
 
@@ -153,14 +254,17 @@ class Relay:
             self._taken_out[name] = None
         self._calls.forget(name)
         self._listeners.forget(name)
+        self._is_refused_no_more(name)
 
     def _hand_over(self, row: Outgoing, *, is_fresh: bool) -> None:
         if self._is_stopped:
             return
-        spill = self._spills[row.route is Route.LISTENER]
+        spill = self._spills[self._lane(row)]
         if is_fresh and row.name not in self._under_way and (spill.is_open or not spill.has_room()):
             spill.open()
             self._wakeup.set()
+            if row.route is Route.EVENT and spill is self._spills[Lane.BUS]:
+                self._distribute(row)  # who wants it here does not wait for a broker
             return
         self._under_way[row.name] = None
         match row.route:
@@ -172,16 +276,29 @@ class Relay:
                 self._supervisor.deliver(row.envelope.address, Mail(row.envelope, remove=(row.name,)))
             case Route.LISTENER:
                 self._listeners.add(row)
+            case Route.REPLY:
+                self._publish(row, lambda: self._committer.take_out(row.name))
+
+    def _lane(self, row: Outgoing) -> Lane:
+        match row.route:
+            case Route.LISTENER:
+                return Lane.LISTENERS
+            case Route.EVENT | Route.REPLY:
+                return Lane.BUS if self._bus is not None else Lane.HERE
+            case Route.COMMAND if not (row.reply_to or self._calls.takes(row.envelope.type)):
+                return Lane.BUS if self._bus is not None else Lane.HERE
+            case _:
+                return Lane.HERE
 
     def _hand_command(self, row: Outgoing, is_fresh: bool) -> None:
         if self._calls.takes(row.envelope.type):
             self._calls.add(row, is_fresh)
-        elif self._bus is not None:
+        elif self._bus is not None and not row.reply_to:
             self._publish(row, lambda: self._committer.take_out(row.name))
         else:
-            error = f"no participant here carries out {row.envelope.type}, and there is no bus"
-            reply = failed(row, error, self._clock.now())
-            self._supervisor.deliver(reply.address, Mail(reply))
+            why = ", and there is no bus" if self._bus is None else ""
+            error = f"no participant here carries out {row.envelope.type}{why}"
+            self._answer(row, failed(row, error, self._clock.now()))
 
     def _hand_event(self, row: Outgoing) -> None:
         """Its row is taken out by the commit of the only one who wants it, or else when all who want it have it."""
@@ -206,21 +323,30 @@ class Relay:
             report = distribution.part()
             self._publish(row, lambda: report(Transition(at=self._clock.now())))
 
-    def _publish(self, row: Outgoing, published: Callable[[], None]) -> None:
-        self._to_publish.append((row, published))
+    def _distribute(self, row: Outgoing) -> None:
+        """Bring an event to who wants it here; its row stays, and with it what is to be said of a bad one."""
+        with suppress(BadMessage):
+            if wanted := targets(self._app, row.envelope):
+                self._distributor.distribute(row.envelope, wanted, _nothing, row=row, others=1)
+
+    def _publish(self, row: Outgoing, gone: Callable[[], None]) -> None:
+        self._to_publish.append(_Parcel(row, gone))
         self._publishing.set()
 
     # What was left in the store.
 
-    def _has_room_for_calls(self) -> bool:
-        in_memory = self._calls.waiting + len(self._to_publish) + self._supervisor.pending
-        return in_memory < self._limits.handed
+    def _has_room_here(self) -> bool:
+        return self._calls.waiting + self._supervisor.pending < self._limits.handed
 
     def _has_room_for_listeners(self) -> bool:
         return self._listeners.held < self._limits.handed
 
-    async def _read_page(self, spill: _Spill) -> None:
+    def _has_room_to_publish(self) -> bool:
+        return len(self._to_publish) + len(self._refused) < self._limits.handed
+
+    async def _read_page(self, lane: Lane) -> None:
         """Hand over one page of the store. A row that is taken out while the page is read must not come back."""
+        spill = self._spills[lane]
         spill.begin_page()
         self._taken_out = {}
         try:
@@ -232,13 +358,23 @@ class Relay:
         finally:
             taken_out, self._taken_out = self._taken_out, None
         self._reading.ends()
-        mine = [due for due in rows if (due.outgoing.route is Route.LISTENER) == spill.is_for_listeners]
-        if spill.is_for_listeners:
+        mine = [due for due in rows if self._lane(due.outgoing) is lane]
+        if lane is Lane.LISTENERS:
             mine.sort(key=lambda due: (due.outgoing.envelope.time, due.position))  # a retried row stands far behind
         for due in mine:
             if due.outgoing.name not in self._under_way and due.outgoing.name not in taken_out:
                 self._hand_over(due.outgoing, is_fresh=False)
         spill.end_page(rows, self._limits.page)
+
+
+class _Parcel(Struct, frozen=True, eq=False):
+    """A row on its way to the broker; `gone` is called when it is there."""
+
+    row: Outgoing
+    gone: Callable[[], None]
+
+
+def _nothing(told: object) -> None: ...
 
 
 class _Spill:
@@ -247,9 +383,8 @@ class _Spill:
     Once something is left, all that comes later is left too, until the reading has caught up: so the order is kept.
     """
 
-    def __init__(self, has_room: Callable[[], bool], is_for_listeners: bool) -> None:
+    def __init__(self, has_room: Callable[[], bool]) -> None:
         self.has_room = has_room
-        self.is_for_listeners = is_for_listeners
         self.is_open = False
         self.after = 0
         self._grew = False

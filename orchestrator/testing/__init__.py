@@ -9,10 +9,11 @@ from ..lazy import load_when_used
 if TYPE_CHECKING:
     from ..checking import Report, Violation, check
     from ..checking.audit import Audit, Books, Delivered, Effect, audit
+    from .bus_conformance import BusConformance
     from .collecting import sagas_of as sagas_of
-    from .conformance import BusConformance, StoreConformance
     from .contract import ParticipantContract
     from .drive import Dialogue, Unwind, drive
+    from .store_conformance import StoreConformance
 
 if not TYPE_CHECKING:
     load_when_used(
@@ -20,8 +21,9 @@ if not TYPE_CHECKING:
         {
             ".checking": ("Report", "Violation", "check"),
             ".checking.audit": ("Audit", "Books", "Delivered", "Effect", "audit"),
+            "bus_conformance": ("BusConformance",),
             "collecting": ("sagas_of",),
-            "conformance": ("BusConformance", "StoreConformance"),
+            "store_conformance": ("StoreConformance",),
             "contract": ("ParticipantContract",),
             "drive": ("Dialogue", "Unwind", "drive"),
         },

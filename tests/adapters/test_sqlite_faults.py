@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from orchestrator.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from orchestrator.machine.transition import Transition
-from orchestrator.testing.conformance import NOW, after, early, event, going, made, moved, put, stored
+from orchestrator.testing.store_conformance import NOW, after, early, event, going, made, moved, put, stored
 from orchestrator.wire import DeadLetter
 from orchestrator_adapters.sqlite import SQLiteStore, errors
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from orchestrator.testing.conformance import made
+from orchestrator.testing.store_conformance import made
 from orchestrator_adapters.sqlite.packing import LONGEST_BYTES, packed, unpacked
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.machine.instance import Status
 from orchestrator.ports import Find
-from orchestrator.testing.conformance import NOW, ended, made, moved, stored
+from orchestrator.testing.store_conformance import NOW, ended, made, moved, stored
 from orchestrator_adapters.sqlite import SQLiteStore, commit, reading, schema, upkeep
 from orchestrator_adapters.sqlite.bulk import _with_rows
 

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.errors import StoreLocked, StoreUnavailable
 from orchestrator.ports import Find
-from orchestrator.testing.conformance import NOW, made, moved, stored
+from orchestrator.testing.store_conformance import NOW, made, moved, stored
 from orchestrator.wire import Address
 from orchestrator_adapters.sqlite import SQLiteStore, lock
 
@@ -45,7 +45,7 @@ WRITES = """
 import sys, anyio
 from itertools import count
 from pathlib import Path
-from orchestrator.testing.conformance import after, going, made, moved
+from orchestrator.testing.store_conformance import after, going, made, moved
 from orchestrator_adapters.sqlite import SQLiteStore
 async def main():
     async with SQLiteStore(Path(sys.argv[1])) as store:

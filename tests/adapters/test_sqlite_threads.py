@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from orchestrator.errors import StoreUnavailable
-from orchestrator.testing.conformance import made, moved
+from orchestrator.testing.store_conformance import made, moved
 from orchestrator_adapters.sqlite import SQLiteStore
 from orchestrator_adapters.sqlite.connection import Database, TxConnection
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import ConfigError
 from orchestrator.ports import Find
-from orchestrator.testing.conformance import NOW, after, made, moved, stored
+from orchestrator.testing.store_conformance import NOW, after, made, moved, stored
 from orchestrator_adapters.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,9 @@ import pytest
 
 from orchestrator.errors import BusUnavailable, ConfigError
 from orchestrator.memory import MemoryBus, MemoryStore
-from orchestrator.testing.conformance import BusConformance, StoreConformance, made, moved
+from orchestrator.ports import Topic
+from orchestrator.testing.bus_conformance import BusConformance, message
+from orchestrator.testing.store_conformance import StoreConformance, made, moved
 
 
 class TestMemoryStore(StoreConformance):
@@ -24,16 +26,16 @@ class TestMemoryStore(StoreConformance):
 
 
 class TestMemoryBus(BusConformance):
-    def open_bus(self, place: Path) -> MemoryBus:
+    def open_bus(self) -> MemoryBus:
         return MemoryBus.from_url("memory://")
 
     async def test_a_bus_that_is_not_open(self) -> None:
         bus = MemoryBus()
         assert not await bus.healthy()
         with pytest.raises(BusUnavailable):
-            await bus.publish([("A", b"1")])
+            await bus.publish([message("A")])
         with pytest.raises(BusUnavailable):
-            async with bus.subscribe(["A"], "g", 1):
+            async with bus.subscribe([Topic("A")], "g", 1):
                 pass
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from orchestrator.testing.conformance import StoreConformance
+from orchestrator.testing.store_conformance import StoreConformance
 from orchestrator_adapters.sqlite import SQLiteStore
 
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from orchestrator import Event
 from orchestrator.app import App, load_app
+from orchestrator.cloudevents import cloud_event, to_cloud_event
 from orchestrator.config import Settings, load_settings
 from orchestrator.definition import definition_of
-from orchestrator.edge import cloud_event, event_line, strict_json, to_cloud_event
+from orchestrator.edge import event_line
 from orchestrator.errors import AppError, BadMessage, ConfigError, StoreCorrupt
 from orchestrator.machine.transition import Transition
 from orchestrator.messages import decode, encode, type_name
@@ -30,6 +31,7 @@ from orchestrator.operate.logs import _JsonLines
 from orchestrator.operate.output import Output
 from orchestrator.operate.protocol import Act, Redrive
 from orchestrator.runtime.intake import addressed
+from orchestrator.strictjson import strict_json
 from orchestrator.wire import DeadLetter, Envelope, Kind, Request, Verb
 from orchestrator_adapters.sqlite import SQLiteStore, rows
 from tests.operate import shop

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
+import msgspec
 import pytest
 from msgspec import Raw
 
 from orchestrator.app import App
-from orchestrator.edge import cloud_event, to_cloud_event
-from orchestrator.errors import BusUnavailable
-from orchestrator.machine.instance import Status
+from orchestrator.cloudevents import cloud_event, received, to_cloud_event
+from orchestrator.errors import BusUnavailable, NotFound
+from orchestrator.machine.instance import Instance, Status
 from orchestrator.memory import MemoryBus, MemoryStore
 from orchestrator.messages import Message, encode, type_name
-from orchestrator.ports import Delivered
+from orchestrator.ports import BusMessage, Delivered, NotTaken, Subscription, Topic
 from orchestrator.runtime.engine import Engine
+from orchestrator.topics import Plain, TopicSettings
 from orchestrator.wire import Envelope, Kind
 
 from .faulty import FaultyStore
 from .shop import (
     CardDeclined,
+    OrderFulfilled,
     OrderFulfilment,
     OrderPlaced,
     StockReserved,
@@ -46,19 +49,28 @@ class FlakyBus(MemoryBus):
         self.fails = 0
         self.published: list[Envelope] = []
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
         if self.fails:
             self.fails -= 1
             raise BusUnavailable("the broker is away")
-        self.published += [cloud_event(body) for _, body in messages]
-        await super().publish(messages)
+        told = await super().publish(messages)
+        self.published += [cloud_event(each.body) for each, no in zip(messages, told, strict=True) if no is None]
+        return told
 
 
 @asynccontextmanager
-async def others(bus: MemoryBus, *types: str) -> AsyncIterator[AsyncIterator[Sequence[Delivered]]]:
+async def others(bus: MemoryBus, *topics: str) -> AsyncIterator[Subscription]:
     """Another service on the same bus."""
-    async with bus.subscribe(types, "others", 100) as batches:
-        yield batches
+    async with bus.subscribe([Topic(topic) for topic in topics], "others", 100) as subscription:
+        yield subscription
+
+
+def placed(*orders: str) -> list[BusMessage]:
+    """Orders from somebody else."""
+    return [
+        BusMessage("OrderPlaced", to_cloud_event(event(OrderPlaced(each), f"placed {each}"), "/test"))
+        for each in orders
+    ]
 
 
 async def test_an_event_from_the_bus_is_acknowledged_after_its_commit() -> None:
@@ -66,7 +78,7 @@ async def test_an_event_from_the_bus_is_acknowledged_after_its_commit() -> None:
     store.slow = 5
     async with Engine(shop(World()), store, bus, clock=LoopClock()) as engine:
         await anyio.sleep(0.1)
-        await bus.publish([("OrderPlaced", to_cloud_event(event(OrderPlaced("1")), "/test"))])
+        await bus.publish(placed("1"))
         await anyio.sleep(1)
         assert bus._groups["shop"].undelivered == 0
         assert store.transitions == []
@@ -81,7 +93,7 @@ async def test_what_was_not_acknowledged_comes_again() -> None:
     async with bus:
         async with Engine(app, store, KeptOpen(bus), clock=clock):
             await anyio.sleep(0.1)
-            await bus.publish([("OrderPlaced", to_cloud_event(event(OrderPlaced("1")), "/test"))])
+            await bus.publish(placed("1"))
             await anyio.sleep(1)
         store.slow = 0
         async with Engine(app, store, KeptOpen(bus), clock=clock) as engine:
@@ -102,32 +114,19 @@ class KeptOpen(FlakyBus):
     async def __aexit__(self, *exc: object) -> None:
         return None
 
-    def subscribe(self, types: Sequence[str], group: str, prefetch: int):  # type: ignore[no-untyped-def]
-        return self.bus.subscribe(types, group, prefetch)
+    def subscribe(self, topics: Sequence[Topic], group: str, prefetch: int):  # type: ignore[no-untyped-def]
+        return self.bus.subscribe(topics, group, prefetch)
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        await self.bus.publish(messages)
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        return await self.bus.publish(messages)
 
 
 async def test_what_nobody_can_use_is_a_dead_letter_and_the_stream_goes_on() -> None:
     store, bus = MemoryStore(), FlakyBus()
     async with Engine(shop(World(), listeners=[send_mail]), store, bus, clock=LoopClock()) as engine:
         await anyio.sleep(0.1)
-        await MemoryBus.publish(
-            bus,
-            [
-                ("OrderPlaced", b"{nonsense"),
-                (
-                    "OrderPlaced",
-                    b'{"specversion":"1.0","id":"x","source":"/t","type":"OrderPlaced","data":{"order_id":7}}',
-                ),
-                (
-                    "OrderPlaced",
-                    b'{"specversion":"1.0","id":"x","source":"/t","type":"OrderPlaced","data":{"order_id":7}}',
-                ),
-                ("OrderPlaced", to_cloud_event(event(OrderPlaced("1")), "/test")),
-            ],
-        )
+        bad_ones = [BusMessage("OrderPlaced", body) for body in (b"{nonsense", BAD, BAD)]
+        await MemoryBus.publish(bus, [*bad_ones, *placed("1")])
         await engine.until_idle()
         await anyio.sleep(0.1)
         await engine.ended(order("1"))
@@ -143,7 +142,7 @@ async def test_commands_go_out_by_the_bus_and_replies_come_back() -> None:
     app: App[object] = App("shop", sagas=[OrderFulfilment])
     async with Engine(app, store, bus, clock=clock) as engine:
         await anyio.sleep(0.1)
-        async with others(bus, "ReserveStock", "ChargeCard", "RefundCard") as batches:
+        async with others(bus, "commands.ReserveStock", "commands.ChargeCard", "commands.RefundCard") as batches:
             await engine.accept(event(OrderPlaced("1")))
             await anyio.sleep(0.1)
             assert "away" in engine.stats().problem
@@ -165,7 +164,7 @@ async def test_a_reply_from_the_bus_finds_a_key_that_holds_a_tilde() -> None:
     app: App[object] = App("shop", sagas=[OrderFulfilment])
     async with Engine(app, store, bus, clock=LoopClock()) as engine:
         await anyio.sleep(0.1)
-        async with others(bus, "ReserveStock", "ChargeCard") as batches:
+        async with others(bus, "commands.ReserveStock", "commands.ChargeCard") as batches:
             await engine.accept(event(OrderPlaced("1~2/3")))  # as that of every child does
             await bus.publish([_reply(await _next(batches), StockReserved("r1"), Kind.YES)])
             assert (await _next(batches)).type == "ChargeCard"
@@ -174,7 +173,7 @@ async def test_a_reply_from_the_bus_finds_a_key_that_holds_a_tilde() -> None:
 async def test_a_command_without_an_answer_is_sent_again() -> None:
     bus = FlakyBus()
     app: App[object] = App("shop", sagas=[OrderFulfilment])
-    async with Engine(app, MemoryStore(), bus, clock=LoopClock()) as engine:
+    async with Engine(app, MemoryStore(), bus, clock=LoopClock()) as engine, others(bus, "commands.ReserveStock"):
         await engine.accept(event(OrderPlaced("1")))
         await anyio.sleep(15)
         assert [envelope.attempt for envelope in bus.published] == [1, 2]
@@ -205,15 +204,143 @@ async def test_a_command_nobody_carries_out_fails_in_words() -> None:
     assert "no participant here carries out" in instance.parked
 
 
-async def _next(batches: AsyncIterator[Sequence[Delivered]]) -> Envelope:
+async def test_a_command_that_nobody_takes_waits_until_somebody_does_and_holds_up_no_other() -> None:
+    store, bus = MemoryStore(), FlakyBus()
+    shop_without_stock = App("shop", sagas=[OrderFulfilment], listeners=[send_mail], resources=World().open)
+    async with Engine(shop_without_stock, store, bus, clock=LoopClock()) as engine, others(bus, "MailSent") as mails:
+        await engine.accept(event(OrderPlaced("1")))
+        await anyio.sleep(0.1)
+        assert "commands.ReserveStock" in engine.stats().problem
+        await engine.accept(event(OrderFulfilled("7")))
+        assert (await _next(mails)).type == "MailSent"
+        async with others(bus, "commands.ReserveStock") as commands:
+            assert (await _next(commands)).type == "ReserveStock"
+        await anyio.sleep(0.1)
+        assert engine.stats().problem == ""
+
+
+async def test_a_command_that_nobody_took_in_time_is_not_sent_any_more() -> None:
+    bus = FlakyBus()
+    app: App[object] = App("shop", sagas=[OrderFulfilment])
+    async with Engine(app, MemoryStore(), bus, clock=LoopClock()) as engine:
+        await engine.accept(event(OrderPlaced("1")))
+        await anyio.sleep(100)
+        async with others(bus, "commands.ReserveStock"):
+            await anyio.sleep(100)
+        assert [envelope.attempt for envelope in bus.published if envelope.type == "ReserveStock"] == []
+        assert "ReserveStock" not in engine.stats().problem
+
+
+class Small(FlakyBus):
+    """A broker that takes nothing large."""
+
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        large = {each.id: NotTaken("over 600 bytes", is_final=True) for each in messages if len(each.body) > 600}
+        told = dict(zip((each.id for each in messages), await super().publish(messages), strict=True)) | large
+        return [told[each.id] for each in messages]
+
+
+async def test_a_command_too_large_for_the_broker_fails_for_good() -> None:
+    app: App[object] = App("shop", sagas=[OrderFulfilment])
+    store = MemoryStore()
+    async with Engine(app, store, Small(), clock=LoopClock()) as engine:
+        await engine.accept(event(OrderPlaced("1" * 600)))
+        await anyio.sleep(1)
+        [instance] = await store.load([order("1" * 600)])
+    assert instance is not None
+    assert instance.parked == "reserve: gave up after attempt 1: over 600 bytes"  # its undo is too large as well
+
+
+async def test_a_reply_needs_no_more_than_the_command_it_answers() -> None:
+    app: App[object] = App("shop", sagas=[OrderFulfilment])
+    bus = FlakyBus()
+    engine = Engine(app, MemoryStore(), bus, clock=LoopClock())
+    async with engine, others(bus, "commands.ReserveStock", "commands.ChargeCard") as commands:
+        await engine.accept(event(OrderPlaced("1")))
+        [delivered] = await anext(commands)
+        asked = received(delivered.body, delivered.headers, None)
+        assert asked.reply_to == "replies.shop"
+        reply = {
+            "specversion": "1.0",
+            "id": "any",
+            "source": "/stock",
+            "type": "StockReserved",
+            "inreplyto": asked.envelope.id,
+            "data": {"reservation_id": "r1"},
+        }
+        await bus.publish([BusMessage(asked.reply_to, msgspec.json.encode(reply))])
+        await commands.ack([delivered])
+        assert (await _next(commands)).type == "ChargeCard"
+
+
+async def test_events_of_all_types_may_share_a_topic() -> None:
+    topics = TopicSettings(prefix="eu.", routes={"*": "orders", "MailSent": "mails"})
+    store, bus = MemoryStore(), MemoryBus()
+    async with (
+        Engine(shop(World(), listeners=[send_mail]), store, bus, clock=LoopClock(), topics=topics) as engine,
+        others(bus, "eu.orders") as orders,
+        others(bus, "eu.mails") as mails,
+    ):
+        await anyio.sleep(0.1)
+        [message] = placed("1")
+        foreign = to_cloud_event(Envelope(id="f", kind=Kind.EVENT, type="SomethingElse"), "/test")
+        await bus.publish([BusMessage("eu.orders", message.body), BusMessage("eu.orders", foreign)])
+        assert (await engine_end(engine)).status is Status.COMPLETED
+        seen = [cloud_event(each.body).type async for batch in _until_silent(orders) for each in batch]
+        assert seen == ["OrderPlaced", "SomethingElse", "OrderFulfilled"]
+        assert (await _next(mails)).type == "MailSent"
+    assert await store.dead_letters() == []
+
+
+async def engine_end(engine: Engine) -> Instance:
+    """The end of order 1, which begins soon."""
+    while True:
+        with suppress(NotFound):
+            return await engine.ended(order("1"))
+        await anyio.sleep(0.1)
+
+
+async def test_plain_json_is_an_event_where_the_settings_say_so() -> None:
+    plain = {"legacy.orders": Plain(type="OrderPlaced", id_field="nr"), "legacy.any": Plain(type_field="kind")}
+    store, bus = MemoryStore(), MemoryBus()
+    topics = TopicSettings(plain=plain)
+    async with Engine(shop(World()), store, bus, clock=LoopClock(), topics=topics) as engine:
+        await anyio.sleep(0.1)
+        body = b'{"order_id":"1","nr":77}'
+        await bus.publish([BusMessage("legacy.orders", body), BusMessage("legacy.orders", body)])
+        await bus.publish([BusMessage("legacy.any", b'{"order_id":"2","kind":"OrderPlaced"}')])
+        await bus.publish([BusMessage("legacy.any", b'{"order_id":"3"}'), BusMessage("legacy.any", b"[]")])
+        assert (await engine_end(engine)).status is Status.COMPLETED
+        assert (await engine.ended(order("2"))).status is Status.COMPLETED
+    first = (await store.history(order("1")))[0].message
+    assert (first.id, first.type) == ("77", "OrderPlaced")
+    assert ["'kind'" in letter.reason for letter in await store.dead_letters()] == [True, True]
+
+
+async def test_attributes_may_stand_in_headers() -> None:
+    store, bus = MemoryStore(), MemoryBus()
+    headers = {"ce_specversion": "1.0", "ce_id": "h1", "ce_source": "/s", "ce_type": "OrderPlaced"}
+    async with Engine(shop(World()), store, bus, clock=LoopClock()) as engine:
+        await anyio.sleep(0.1)
+        message = BusMessage("OrderPlaced", b'{"order_id":"1"}', headers=headers | {"Content-Type": "application/json"})
+        await bus.publish([message])
+        assert (await engine_end(engine)).status is Status.COMPLETED
+
+
+async def _until_silent(subscription: Subscription) -> AsyncIterator[Sequence[Delivered]]:
+    with anyio.move_on_after(1):
+        async for batch in subscription:
+            yield batch
+
+
+async def _next(subscription: Subscription) -> Envelope:
     with anyio.fail_after(10):
-        batch = await anext(batches)
-    for each in batch:
-        await each.ack()
+        batch = await anext(subscription)
+    await subscription.ack(batch)
     return cloud_event(batch[0].body)
 
 
-def _reply(command: Envelope, reply: Message, kind: Kind) -> tuple[str, bytes]:
+def _reply(command: Envelope, reply: Message, kind: Kind) -> BusMessage:
     name = type_name(type(reply))
     envelope = Envelope(
         id=f"{command.id}:{kind}:{command.attempt}",
@@ -223,4 +350,4 @@ def _reply(command: Envelope, reply: Message, kind: Kind) -> tuple[str, bytes]:
         reply_to=command.id,
         attempt=command.attempt,
     )
-    return name, to_cloud_event(envelope, "/others")
+    return BusMessage("replies.shop", to_cloud_event(envelope, "/others"))

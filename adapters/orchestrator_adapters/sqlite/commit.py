@@ -85,6 +85,7 @@ def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
 def _touches(transition: Transition) -> list[Hashable]:
     touches: list[Hashable] = [*transition.seen, *transition.remove, *[outgoing.name for outgoing in transition.put]]
     touches += transition.waiting_remove
+    touches += [record.key for record in transition.records]
     if transition.instance is not None:
         touches.append(transition.instance.address)
     if transition.wait_until is not None and transition.message is not None:
@@ -276,6 +277,10 @@ TALLY = """
     INSERT INTO tally (saga, status, stands_in, instances) VALUES *
     ON CONFLICT DO UPDATE SET instances = instances + excluded.instances
 """
+RECORD = """
+    INSERT INTO record (key, at, crc, body) VALUES *
+    ON CONFLICT (key) DO UPDATE SET at = excluded.at, crc = excluded.crc, body = excluded.body
+"""
 STANDS_IN = 4  # where it is in a Prepared's body
 
 
@@ -312,6 +317,7 @@ def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) ->
             "INSERT INTO seen (consumer, message_id, at) VALUES *",
             [(*pair, one.at) for one in good for pair in dict.fromkeys(one.seen)],
         ),
+        (RECORD, [rows.record_row(record, one.at) for one in good for record in one.records]),
     ):
         write_many(connection, sql, found)
 

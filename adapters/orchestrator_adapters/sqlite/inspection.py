@@ -27,6 +27,7 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
         (OUTBOX, _is_whole_outgoing, "outbox row"),
         (WAITING, _is_whole_waiting, "row of the waiting room"),
         (DEAD, _is_whole_letter, "dead letter"),
+        (RECORDS, _is_whole_record, "record"),
     ):
         for id, *row in connection.execute(sql):
             if not _holds(is_whole, tuple(row)):
@@ -39,6 +40,7 @@ INSTANCES = """
         stands_in, crc, body
     FROM instance
 """
+RECORDS = "SELECT id, key, at, crc, body FROM record"
 HISTORY = """
     SELECT history.id, saga, key, run, history.version, message_id, at, outcome, notes, history.crc, message
     FROM history LEFT JOIN instance ON instance.id = history.instance
@@ -118,3 +120,7 @@ def _is_whole_waiting(row: Row) -> bool:
 def _is_whole_letter(row: Row) -> bool:
     at, crc, body = row
     return bool(at == rows.dead_of(0, crc, body).at)
+
+
+def _is_whole_record(row: Row) -> bool:
+    return rows.record_of(*row) is not None

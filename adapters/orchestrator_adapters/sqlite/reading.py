@@ -62,6 +62,18 @@ def due(connection: sqlite3.Connection, now: float, limit: int, after: int) -> l
     return [rows.due_of(*row) for row in found]
 
 
+RECORDS = """
+    SELECT key, at, crc, body
+    FROM (VALUES *) AS asked CROSS JOIN record INDEXED BY record_key ON key = asked.column1
+"""
+
+
+def records(connection: sqlite3.Connection, keys: Sequence[str]) -> list[bytes | None]:
+    """What is kept under these keys."""
+    found = {row[0]: rows.record_of(*row) for row in read_many(connection, RECORDS, [(key,) for key in keys])}
+    return [found.get(key) for key in keys]
+
+
 NEXT_DUE = "SELECT min(due_at) FROM outbox"
 NEXT_WAKE = "SELECT min(wake_at) FROM instance WHERE wake_at IS NOT NULL"
 WAKES = """

@@ -12,7 +12,7 @@ from msgspec import Raw, Struct, structs
 
 from orchestrator.errors import StoreCorrupt
 from orchestrator.machine.instance import Instance, Outline, run_id
-from orchestrator.machine.transition import Entry, Outcome, Transition
+from orchestrator.machine.transition import Entry, Outcome, Record, Transition
 from orchestrator.ports import Due, Standing, Waiting
 from orchestrator.wire import Address, DeadLetter, Envelope, Kind, Outgoing
 
@@ -241,6 +241,18 @@ def dead_row(letter: DeadLetter) -> Row:
 def dead_of(dead_id: int, crc: int, body: bytes) -> DeadLetter:
     """A dead letter under its id. Errors: StoreCorrupt."""
     return structs.replace(_decoded(_dead_letter, crc, body), id=dead_id)
+
+
+def record_row(record: Record, at: float) -> Row:
+    """key, at, crc, body."""
+    return (record.key, at, seal(record.body, record.key, at), record.body)
+
+
+def record_of(key: str, at: float, crc: int, body: object) -> bytes:
+    """What was kept under this key. Errors: StoreCorrupt."""
+    if not isinstance(body, bytes) or seal(body, key, at) != crc:
+        raise StoreCorrupt(f"the record of {key} is damaged")
+    return body
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], crc: int, body: object, *columns: object) -> T:

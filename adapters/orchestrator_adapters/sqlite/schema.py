@@ -122,8 +122,22 @@ SCHEMA_1 = (
     "CREATE INDEX seen_at ON seen (at)",
 )
 
+SCHEMA_2 = (
+    """
+    CREATE TABLE record (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        at REAL NOT NULL,
+        crc INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX record_key ON record (key)",
+    "CREATE INDEX record_at ON record (at)",
+)
+
 # The n-th entry brings a file from schema n to n + 1. Entries are never changed once released, only added.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (SCHEMA_1,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (SCHEMA_1, SCHEMA_2)
 
 
 def connect_writer(path: Path, factory: type[TxConnection] = TxConnection) -> TxConnection:

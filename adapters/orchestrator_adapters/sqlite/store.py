@@ -98,6 +98,10 @@ class SQLiteStore:
         """The earliest `due_at` in the outbox."""
         return await self._read(reading.next_due)
 
+    async def records(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What was kept last under these keys, in the order asked."""
+        return await self._read(lambda connection: reading.records(connection, keys))
+
     async def wakes(self, now: float, limit: int) -> list[Address]:
         """Instances whose timer is due, the longest overdue first."""
         return await self._read(lambda connection: reading.wakes(connection, now, limit))
@@ -117,6 +121,8 @@ class SQLiteStore:
         while await self._write(lambda connection: upkeep.bury_expired(connection, now)):
             pass
         while await self._write(lambda connection: upkeep.prune_seen(connection, ended_before)):
+            pass
+        while await self._write(lambda connection: upkeep.prune_records(connection, ended_before)):
             pass
         went = 0
         while removed := await self._prune_once(ended_before):  # again, for the children of those that went

@@ -57,6 +57,12 @@ def prune_seen(connection: sqlite3.Connection, before: float) -> int:
     return len(old)
 
 
+def prune_records(connection: sqlite3.Connection, before: float) -> int:
+    """Remove a batch of old records."""
+    sql = "DELETE FROM record WHERE id IN (SELECT id FROM record INDEXED BY record_at WHERE at < ? LIMIT ?)"
+    return connection.execute(sql, (before, PRUNE_BATCH)).rowcount
+
+
 def bury_expired(connection: sqlite3.Connection, now: float) -> int:
     """Turn a batch of what waited too long into dead letters (R11)."""
     sql = (

@@ -198,6 +198,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Run": {
         "new": Entry(f"{_HERE}.new", "new", "Write a runnable sample into a folder."),
         "run": Entry(f"{_HERE}.run", "run", "Run the daemon, in the foreground.", leaves_on_sigterm=True),
+        "work": Entry(f"{_HERE}.run", "work", "Run participants and listeners behind a bus.", leaves_on_sigterm=True),
         "emit": Entry(f"{_HERE}.emit", "emit", "Send one event, or many from a file."),
     },
     "Look (needs no daemon, never writes)": {

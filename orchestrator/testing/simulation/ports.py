@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import anyio
+from msgspec import structs
 
 from ...app import App
 from ...errors import BusUnavailable, StoreFull, StoreUnavailable
 from ...machine import Entry, Instance, Transition
-from ...memory import MemoryBus, MemoryStore
+from ...memory import MemoryBus, MemoryStore, MemorySubscription
 from ...messages import encode
 from ...participant import Call, Listener, Participant
-from ...ports import MAX_PAGE, Counts, Delivered, Due, Find, Page, Result, Standing, Store, Waiting
+from ...ports import (
+    MAX_PAGE,
+    BusMessage,
+    Counts,
+    Delivered,
+    Due,
+    Find,
+    NotTaken,
+    Page,
+    Place,
+    Result,
+    Standing,
+    Store,
+    Topic,
+    Topology,
+    Waiting,
+)
 from ...wire import Address, DeadLetter
 from .faults import ACK_WAIT_S, CRASHES, LATE_S, Fault, Port
 from .world import Life
@@ -105,6 +124,9 @@ class SimulatedStore:
     async def load(self, addresses: Sequence[Address]) -> list[Instance | None]:
         return await self._read("load", lambda: self.inner.load(addresses))
 
+    async def records(self, keys: Sequence[str]) -> list[bytes | None]:
+        return await self._read("records", lambda: self.inner.records(keys))
+
     async def due(self, now: float, limit: int, after: int = 0) -> list[Due]:
         return await self._read("due", lambda: self.inner.due(now, limit, after))
 
@@ -154,11 +176,11 @@ class Broker:
         """Without messages."""
         self.bus = MemoryBus()
         self.unsettled: dict[object, None] = {}
-        self._members: list[AbstractAsyncContextManager[Any]] = []
+        self._members: list[AbstractAsyncContextManager[MemorySubscription]] = []
 
-    async def member(self, types: Sequence[str], group: str, prefetch: int) -> AsyncIterator[Sequence[Delivered]]:
+    async def member(self, topics: Sequence[Topic], group: str, prefetch: int) -> MemorySubscription:
         """A subscription that lives until its process is gone."""
-        context = self.bus.subscribe(types, group, prefetch)
+        context = self.bus.subscribe(topics, group, prefetch)
         self._members.append(context)
         return await context.__aenter__()
 
@@ -196,72 +218,77 @@ class SimulatedBus:
     async def __aexit__(self, *exc: object) -> None:
         await self._life.fence()
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        what = ", ".join(type for type, _ in messages)
-        await self._life.port(Port.PUBLISH, f"publish {what}", lambda: self._broker.bus.publish(messages), _bus_error)
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        what = ", ".join(message.topic for message in messages)
+        return await self._life.port(
+            Port.PUBLISH, f"publish {what}", lambda: self._broker.bus.publish(messages), _bus_error
+        )
 
     @asynccontextmanager
     async def subscribe(
-        self, types: Sequence[str], group: str, prefetch: int
-    ) -> AsyncGenerator[AsyncIterator[Sequence[Delivered]]]:
-        yield self._batches(await self._broker.member(types, group, prefetch))
-
-    async def _batches(self, member: AsyncIterator[Sequence[Delivered]]) -> AsyncIterator[Sequence[Delivered]]:
-        async for batch in member:
-            await self._life.fence()
-            for delivered in batch:
-                copies = await self._received(delivered)
-                if copies:
-                    yield copies
-
-    async def _received(self, delivered: Delivered) -> list[Delivered]:
-        """The message as often as it comes."""
-        message = _Delivered(self._life, self._broker, delivered)
-        fault = self._life.world.next_call(Port.RECEIVE, "receive", self._life.loop.now)
-        if fault in CRASHES:
-            await self._life.die()
-        if fault is Fault.LATE:
-            await message.nack(LATE_S)
-            return []
-        return [message, _Copy(delivered.body)] if fault is Fault.TWICE else [message]
+        self, topics: Sequence[Topic], group: str, prefetch: int
+    ) -> AsyncGenerator[SimulatedSubscription]:
+        yield SimulatedSubscription(self._life, self._broker, await self._broker.member(topics, group, prefetch))
 
     async def healthy(self) -> bool:
         return True
 
+    async def survey(self, topology: Topology) -> list[Place]:
+        return await self._broker.bus.survey(topology)
 
-class _Delivered:
-    def __init__(self, life: Life, broker: Broker, delivered: Delivered) -> None:
+    async def set_up(self, topology: Topology) -> None:
+        await self._broker.bus.set_up(topology)
+
+
+class SimulatedSubscription:
+    """Messages that come late, twice, or again because their acknowledgement was lost."""
+
+    def __init__(self, life: Life, broker: Broker, member: MemorySubscription) -> None:
+        """What `member` is handed, as a process sees it that may die of it."""
         self._life = life
         self._broker = broker
-        self._delivered = delivered
-        broker.unsettled[self] = None
+        self._member = member
+        self._received: deque[Delivered] = deque()
 
-    @property
-    def body(self) -> bytes:
-        return self._delivered.body
+    def __aiter__(self) -> Self:
+        return self
 
-    async def ack(self) -> None:
+    async def __anext__(self) -> Sequence[Delivered]:
+        while True:
+            while not self._received:
+                self._received.extend(await anext(self._member))
+                await self._life.fence()
+            copies = await self._received_as(self._received.popleft())
+            if copies:
+                return copies
+
+    async def ack(self, delivered: Sequence[Delivered]) -> None:
+        mine = [each for each in delivered if each in self._broker.unsettled]  # not the copies of what came twice
         try:
-            await self._life.port(Port.ACK, "ack", self._delivered.ack, _bus_error)
+            await self._life.port(Port.ACK, "ack", partial(self._member.ack, mine), _bus_error)
         except BusUnavailable:
-            await self._delivered.nack(ACK_WAIT_S)  # of a message that is settled this does nothing
+            for each in mine:
+                self._member.again(each, ACK_WAIT_S)  # of a message that is settled this does nothing
             raise
         finally:
-            self._broker.unsettled.pop(self, None)
+            for each in mine:
+                self._broker.unsettled.pop(each, None)
 
-    async def nack(self, delay: float = 0.0) -> None:
-        await self._life.fence()
-        self._broker.unsettled.pop(self, None)
-        await self._delivered.nack(delay)
+    async def lag(self) -> int:
+        return await self._member.lag()
 
-
-class _Copy:
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    async def ack(self) -> None: ...
-
-    async def nack(self, delay: float = 0.0) -> None: ...
+    async def _received_as(self, delivered: Delivered) -> list[Delivered]:
+        """The message as often as it comes."""
+        self._broker.unsettled[delivered] = None
+        fault = self._life.world.next_call(Port.RECEIVE, "receive", self._life.loop.now)
+        if fault in CRASHES:
+            await self._life.die()
+        if fault is Fault.LATE:
+            await self._life.fence()
+            self._broker.unsettled.pop(delivered, None)
+            self._member.again(delivered, LATE_S)
+            return []
+        return [delivered, structs.replace(delivered)] if fault is Fault.TWICE else [delivered]
 
 
 def _bus_error(fault: str) -> Exception:

@@ -13,12 +13,12 @@ from msgspec import Raw, Struct
 
 from ...app import App
 from ...checking.audit import Books, Delivered, Effect, audit
+from ...cloudevents import to_cloud_event
 from ...config import Limits
-from ...edge import to_cloud_event
 from ...errors import NotAccepting, NotFound, OrchestratorError, StoreError
 from ...machine import Instance
 from ...messages import Event, encode, type_name, type_version
-from ...ports import MAX_PAGE, Find, Store
+from ...ports import MAX_PAGE, BusMessage, Find, Store
 from ...runtime.engine import Engine
 from ...wire import Address, Envelope, Kind, Request, Verb
 from .faults import CRASH_S, Fault, Plan, Port
@@ -240,7 +240,7 @@ class _Run:
                 await self._ask(engine, life, f"verb{number}", line)
             case Tell() if self._scenario.on_bus:
                 event = _envelope(f"event{number}", line.event)
-                await self._broker.bus.publish([(event.type, to_cloud_event(event, "/outside"))])
+                await self._broker.bus.publish([BusMessage(event.type, to_cloud_event(event, "/outside"))])
                 self._accepted[event.id] = event
             case Tell():
                 event = _envelope(f"event{number}", line.event)

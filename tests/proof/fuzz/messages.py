@@ -17,13 +17,15 @@ import msgspec
 
 from orchestrator import Command, Event, Message, Secret, upcast
 from orchestrator.app import App
-from orchestrator.edge import BODY_BYTES, DEPTH, cloud_event, event_line, strict_json, to_cloud_event
+from orchestrator.cloudevents import cloud_event, to_cloud_event
+from orchestrator.edge import event_line
 from orchestrator.errors import BadMessage
 from orchestrator.machine.instance import Call, CallKind, Instance, Visit
 from orchestrator.messages import decode, encode, type_name, type_version
 from orchestrator.operate.cli.emit import _Reading, _Report
 from orchestrator.participant import listener
 from orchestrator.runtime.intake import addressed
+from orchestrator.strictjson import BODY_BYTES, DEPTH, strict_json
 from orchestrator.wire import Address, Envelope, Kind
 from orchestrator_adapters.sqlite.rows import HistoryCode
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -63,6 +65,8 @@ _TOML_VALUES = (
 )
 _FIELDS = tuple(Settings.__struct_fields__)
 _LIMITS = tuple(msgspec.structs.asdict(Settings().limits))
+_HALF = re.compile("[\ud800-\udfff]")
+_TOPICS = {"prefix": '"shop."', "group": '"shop"', "routes": '{"*" = "all"}', "plain": '{ "x" = { type = "X" } }'}
 _GOOD = {"limits": "", "log": '"json"', "level": '"debug"'}
 
 
@@ -78,11 +82,15 @@ def _folder() -> Path:
 
 def configuration(c: Choices) -> tuple[int, int]:
     """Settings within their bounds that can be written and read again, or ConfigError."""
-    lines = [f"{name} = {_value(c, _good(name))}" for name in _FIELDS if name != "limits" and c.one_in(3)]
+    lines = [
+        f"{name} = {_value(c, _good(name))}" for name in _FIELDS if name not in ("topics", "limits") and c.one_in(3)
+    ]
     if c.one_in(8):
         lines.append(f"{c.pick(('stor', 'limits', 'x', json.dumps(c.text())))} = {c.pick(_TOML_VALUES)}")
     if c.one_in(2):
         lines += ["[limits]", *(f"{name} = {_value(c, '7')}" for name in _LIMITS if c.one_in(4))]
+    if c.one_in(3):
+        lines += ["[topics]", *(f"{name} = {_value(c, good)}" for name, good in _TOPICS.items() if c.one_in(2))]
     if c.one_in(8):
         lines += [c.pick(("[limits]", "[limits.x]", "[[limits]]", "[x", "limits.mailbox = 5", '"limits.mailbox" = 5'))]
     content = "\n".join(lines)
@@ -95,7 +103,7 @@ def configuration(c: Choices) -> tuple[int, int]:
         if not str(error):
             raise Wrong("it says nothing about what is wrong") from None
         return 1, 0
-    if len(origins) != len(_FIELDS) - 1 + len(_LIMITS):
+    if len(origins) != len(_FIELDS) - 2 + len(_TOPICS) + len(_LIMITS):
         raise Wrong(f"it tells where {len(origins)} come from")
     _check_limits(settings)
     if c.one_in(2):
@@ -111,7 +119,18 @@ def _environment(c: Choices) -> dict[str, str]:
     environ: dict[str, str] = {}
     for _ in range(c.pick((0, 0, 1, 2))):
         name = c.pick(
-            ("STORE", "LIMITS__MAILBOX", "LIMITS__DRAIN_S", "LOG", "STOR", "X", "LIMITS__", "limits__mailbox")
+            (
+                "STORE",
+                "LIMITS__MAILBOX",
+                "TOPICS__PLAIN",
+                "TOPICS__PREFIX",
+                "LIMITS__DRAIN_S",
+                "LOG",
+                "STOR",
+                "X",
+                "LIMITS__",
+                "limits__mailbox",
+            )
         )
         environ[ENVIRONMENT_PREFIX + name] = c.pick(("5", "0x5", "json", "", "1e3", c.text(WORDS), c.pick(LITERALS)))
     return environ
@@ -127,9 +146,11 @@ def _check_written(settings: Settings) -> None:
     """The same settings, written as TOML, are the same settings; a name that is not UTF-8 has no place in TOML."""
     top = msgspec.structs.asdict(settings)
     limits = msgspec.structs.asdict(top.pop("limits"))
-    if any("\ud800" <= character <= "\udfff" for value in top.values() for character in value):
+    topics = msgspec.to_builtins(top.pop("topics"))
+    if _HALF.search("".join(top.values()) + json.dumps(topics, ensure_ascii=False)):
         return
     written = [f"{name} = {_toml(value)}" for name, value in top.items() if value]
+    written += ["[topics]", *(f"{name} = {_toml(value)}" for name, value in topics.items())]
     written += ["[limits]", *(f"{name} = {value!r}" for name, value in limits.items())]
     (_folder() / CONFIG_FILE).write_text("\n".join(written), encoding="utf-8")
     again, _ = load_settings({}, {}, _folder())
@@ -138,8 +159,10 @@ def _check_written(settings: Settings) -> None:
         raise Wrong(f"{settings} comes back as {again}")
 
 
-def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _toml(value: str | dict[str, Any]) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 # URLs.

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
-import msgspec
 from msgspec import Raw
 
 from orchestrator import Call, Fatal, Participant, Refusal, participant
 from orchestrator.checking.audit import Delivered, Effect
-from orchestrator.edge import cloud_event, to_cloud_event
+from orchestrator.cloudevents import cloud_event, received, to_cloud_event
+from orchestrator.memory import MemorySubscription
 from orchestrator.messages import decode, encode, type_name
+from orchestrator.ports import BusMessage, Topic
 from orchestrator.ports import Delivered as Message
 from orchestrator.testing.simulation import Broker, Outside
 from orchestrator.wire import Envelope, Kind
@@ -185,26 +186,33 @@ class RemoteServices(Services):
         self._busy = 0
         here = Desk(self)
         by_type = {type_name(command): each for each in PARTICIPANTS for command in each.commands}
-        batches = await broker.member(list(by_type), "services", 4)
-        async for batch in batches:
+        topics = [Topic(f"commands.{wire_type}", from_start=True) for wire_type in by_type]
+        member = await broker.member(topics, "services", 4)
+        async for batch in member:
             self._busy = len(batch)
             for delivered in batch:
-                await self._carry_out(broker, by_type, here, delivered)
+                await self._carry_out(broker, member, by_type, here, delivered)
                 self._busy -= 1
 
     async def _carry_out(
-        self, broker: Broker, by_type: Mapping[str, Participant[Any]], here: Desk, delivered: Message
+        self,
+        broker: Broker,
+        member: MemorySubscription,
+        by_type: Mapping[str, Participant[Any]],
+        here: Desk,
+        delivered: Message,
     ) -> None:
         await anyio.sleep(0.01)
-        envelope = cloud_event(delivered.body)
+        asked = received(delivered.body, delivered.headers, None)
+        envelope = asked.envelope
         participant = by_type[envelope.type]
         cls = next(each for each in participant.commands if type_name(each) == envelope.type)
         command = decode(cls, envelope.data, envelope.version)
-        undoes = msgspec.json.decode(delivered.body).get("undoes")
+        undoes = asked.undoes or None
         call = Call(command, key=envelope.id, resources=here, undoes=undoes, attempt=envelope.attempt)
         if self.script.get(envelope.type) == ("late",) and self.came[f"late {call.key}"] < 3:
             self.came[f"late {call.key}"] += 1
-            await delivered.nack(600)
+            member.again(delivered, 600)
             return
         self.delivered.append(Delivered(call.key, undoes, call.attempt, bytes(envelope.data)))
         with anyio.move_on_after(1), suppress(ConnectionError, Fatal):
@@ -218,8 +226,8 @@ class RemoteServices(Services):
                 reply_to=call.key,
                 attempt=call.attempt,
             )
-            await broker.bus.publish([(reply.type, to_cloud_event(reply, "/services"))])
-        await delivered.ack()
+            await broker.bus.publish([BusMessage(asked.reply_to, to_cloud_event(reply, "/services"))])
+        await member.ack([delivered])
 
 
 class Audience(RemoteServices):
@@ -232,7 +240,8 @@ class Audience(RemoteServices):
     async def background(self, broker: Broker) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(super().background, broker)
-            async for batch in await broker.member([type_name(Announced)], "audience", 4):
+            member = await broker.member([Topic(type_name(Announced))], "audience", 4)
+            async for batch in member:
                 for delivered in batch:
                     self.heard[cloud_event(delivered.body).id] += 1
-                    await delivered.ack()
+                await member.ack(batch)

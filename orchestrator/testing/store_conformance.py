@@ -1,4 +1,4 @@
-"""What every store and every bus must do, as tests: the docstrings of the ports, sentence by sentence.
+"""What every store must do, as tests: the docstrings of its port, sentence by sentence.
 
 A third party's adapter inherits the suite and fills one hole:
 
@@ -12,7 +12,7 @@ Needs pytest and anyio's pytest plugin, which anyio brings along.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import anyio
 import pytest
 from msgspec import Raw, structs
 
-from ..errors import BadMessage, BusUnavailable, DuplicateMessage, VersionConflict
+from ..errors import BadMessage, DuplicateMessage, VersionConflict
 from ..machine.instance import Call, CallKind, Do, Instance, Payload, Status, Visit, VisitState
-from ..machine.transition import Outcome, Transition
-from ..ports import MAX_PAGE, Bus, Committed, Delivered, Find, Result, Standing, Store, Waiting
+from ..machine.transition import Outcome, Record, Transition
+from ..ports import MAX_PAGE, Committed, Find, Result, Standing, Store, Waiting
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Route
 
 PATIENCE_S = 10.0
@@ -300,6 +300,26 @@ class StoreConformance:
         old = ended(made())
         await stored(store, moved(made()), moved(old), moved(after(old), outcome=Outcome.LATE))
         assert [entry.outcome for entry in await store.history(old.address)][-1] is Outcome.LATE
+
+    async def test_a_record_takes_the_place_of_the_one_before_it(self, store: Store) -> None:
+        assert await store.records([]) == []
+        assert await store.records(["a/b", ""]) == [None, None]
+        first = Transition(at=NOW, records=(Record("a/b", b"1"), Record("", b"{}"), Record(ODD_KEYS[6], b"odd")))
+        again = Transition(at=NOW, records=(Record("a/b", b"2"), Record("a/b", b"3")))
+        await stored(store, first, again)
+        assert await store.records(["a/b", "", "a", ODD_KEYS[6], "a/b"]) == [b"3", b"{}", None, b"odd", b"3"]
+
+    async def test_a_transition_that_is_not_stored_keeps_no_record(self, store: Store) -> None:
+        await stored(store, Transition(at=NOW, seen=(("mailer", "e1"),), records=(Record("k", b"1"),)))
+        [result] = await store.commit([Transition(at=NOW, seen=(("mailer", "e1"),), records=(Record("k", b"2"),))])
+        assert isinstance(result, DuplicateMessage)
+        assert await store.records(["k"]) == [b"1"]
+
+    async def test_old_records_are_pruned(self, store: Store) -> None:
+        old = [Transition(at=NOW, records=(Record(f"old {n}", b"1"),)) for n in range(3)]
+        await stored(store, *old, Transition(at=NOW + 10, records=(Record("old 1", b"2"), Record("new", b"1"))))
+        await store.prune(NOW + 20, NOW + 5)
+        assert await store.records(["old 0", "old 1", "old 2", "new"]) == [None, b"2", None, b"1"]
 
     async def test_a_pair_seen_makes_the_whole_transition_a_duplicate(self, store: Store) -> None:
         await stored(store, Transition(at=NOW, seen=(("mailer", "e1"),), put=(going("a"),)))
@@ -894,159 +914,3 @@ class StoreConformance:
             assert (await store.due(NOW, 10))[-1].position > positions[-1] + 1
             assert (await store.dead_letters())[-1].id > letters[1].id
             assert [instance.version for instance in (await store.find(Find())).items] == [2]
-
-
-class _Reader:
-    """Takes messages one by one from the batches of a subscription."""
-
-    def __init__(self, bus: Bus, types: Sequence[str], group: str, prefetch: int = 10) -> None:
-        self._subscription = bus.subscribe(types, group, prefetch)
-        self._batches: Any = None
-        self._taken: list[Delivered] = []
-
-    async def __aenter__(self) -> _Reader:
-        self._batches = await self._subscription.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: Any) -> None:
-        await self._subscription.__aexit__(*exc)
-
-    async def next(self) -> Delivered:
-        """The next message; fails when none comes."""
-        with anyio.fail_after(PATIENCE_S):
-            while not self._taken:
-                batch = await anext(self._batches)
-                assert batch, "a batch holds at least one message"
-                self._taken = list(batch)
-        return self._taken.pop(0)
-
-    async def bodies(self, count: int) -> list[bytes]:
-        """So many messages, acknowledged."""
-        found: list[bytes] = []
-        for _ in range(count):
-            delivered = await self.next()
-            found.append(delivered.body)
-            await delivered.ack()
-        return found
-
-    async def silent(self, seconds: float) -> bool:
-        """Whether nothing comes for so long."""
-        with anyio.move_on_after(seconds) as scope:
-            self._taken.append(await self.next())
-        return scope.cancelled_caught
-
-
-@pytest.mark.anyio
-class BusConformance:
-    """Inherit, and say how a bus is opened. `pause_s`: how long to wait for something that must not come."""
-
-    pause_s = 0.05
-
-    def open_bus(self, place: Path) -> AbstractAsyncContextManager[Bus]:
-        """A bus that carries nothing yet; the folder is empty, for one that needs it."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        """The event loop that the suite runs on."""
-        return "asyncio"
-
-    @pytest.fixture
-    async def bus(self, tmp_path: Path) -> AsyncGenerator[Bus]:
-        """An open bus."""
-        async with self.open_bus(tmp_path) as bus:
-            yield bus
-
-    async def test_what_is_published_is_delivered(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A", "B"], "g") as reader:
-            await bus.publish([("A", b'{"id":"1"}'), ("B", '{"id":"é 键"}'.encode())])
-            assert sorted(await reader.bodies(2)) == sorted([b'{"id":"1"}', '{"id":"é 键"}'.encode()])
-
-    async def test_publishing_nothing(self, bus: Bus) -> None:
-        await bus.publish([])
-
-    async def test_only_the_types_asked_for(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g") as reader:
-            await bus.publish([("B", b"b"), ("A", b"a"), ("AA", b"aa"), ("a", b"small")])
-            assert await reader.bodies(1) == [b"a"]
-            assert await reader.silent(self.pause_s)
-
-    async def test_each_group_gets_every_message(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "one") as one, _Reader(bus, ["A"], "two") as two:
-            await bus.publish([("A", b"1"), ("A", b"2")])
-            assert sorted(await one.bodies(2)) == sorted(await two.bodies(2)) == [b"1", b"2"]
-
-    async def test_a_message_goes_to_one_member_of_a_group(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g", 1) as one, _Reader(bus, ["A"], "g", 1) as two:
-            await bus.publish([("A", b"1"), ("A", b"2")])
-            first, second = await one.next(), await two.next()
-            assert {first.body, second.body} == {b"1", b"2"}
-            await first.ack()
-            await second.ack()
-            assert await one.silent(self.pause_s) and await two.silent(self.pause_s)
-
-    async def test_no_more_than_prefetch_are_unsettled(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g", prefetch=2) as reader:
-            await bus.publish([("A", str(n).encode()) for n in range(5)])
-            held = [await reader.next(), await reader.next()]
-            assert await reader.silent(self.pause_s)
-            await held[0].ack()
-            held.append(await reader.next())
-            assert await reader.silent(self.pause_s)
-            for delivered in held[1:]:
-                await delivered.ack()
-            held += [await reader.next(), await reader.next()]
-            assert len({delivered.body for delivered in held}) == 5
-
-    async def test_what_is_acknowledged_never_comes_again(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g") as reader:
-            await bus.publish([("A", b"1")])
-            assert await reader.bodies(1) == [b"1"]
-        async with _Reader(bus, ["A"], "g") as reader:
-            assert await reader.silent(self.pause_s)
-
-    async def test_what_is_refused_comes_again(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g") as reader:
-            await bus.publish([("A", b"1")])
-            for _ in range(3):
-                delivered = await reader.next()
-                assert delivered.body == b"1"
-                await delivered.nack()
-            assert await reader.bodies(1) == [b"1"]
-
-    async def test_but_not_before_its_delay(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g") as reader:
-            await bus.publish([("A", b"1")])
-            await (await reader.next()).nack(0.2)
-            since = anyio.current_time()
-            await bus.publish([("A", b"2")])
-            assert await reader.bodies(2) == [b"2", b"1"]
-            assert anyio.current_time() - since >= 0.19
-
-    async def test_a_group_exists_from_its_first_subscription_on(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g"):
-            pass
-        await bus.publish([("A", b"meanwhile")])
-        async with _Reader(bus, ["A"], "g") as reader:
-            assert await reader.bodies(1) == [b"meanwhile"]
-
-    async def test_what_is_not_settled_when_the_subscriber_leaves_is_sent_again(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g") as reader:
-            await bus.publish([("A", b"1"), ("A", b"2"), ("A", b"3")])
-            taken = [await reader.next() for _ in range(2)]
-            await taken[0].ack()
-        async with _Reader(bus, ["A"], "g") as reader:
-            left = {b"1", b"2", b"3"} - {taken[0].body}
-            assert set(await reader.bodies(2)) == left
-
-    async def test_settling_after_leaving_is_harmless(self, bus: Bus) -> None:
-        async with _Reader(bus, ["A"], "g") as reader:
-            await bus.publish([("A", b"1")])
-            delivered = await reader.next()
-        with suppress(BusUnavailable):
-            await delivered.ack()
-        async with _Reader(bus, ["A"], "g") as reader:
-            assert await reader.bodies(1) == [b"1"]
-
-    async def test_healthy(self, bus: Bus) -> None:
-        assert await bus.healthy()

@@ -1,0 +1,287 @@
+"""Participants in another process: commands come by the bus, are carried out once, and answered there (R7)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Raw
+
+from orchestrator.cloudevents import cloud_event, to_cloud_event
+from orchestrator.machine.instance import Status
+from orchestrator.memory import MemoryBus, MemoryStore
+from orchestrator.messages import Command, encode, type_name
+from orchestrator.ports import BusMessage, Subscription, Topic
+from orchestrator.runtime.engine import Engine
+from orchestrator.wire import Envelope, Kind
+
+from .faulty import FaultyStore
+from .shop import (
+    ChargeCard,
+    OrderFulfilled,
+    OrderPlaced,
+    OutOfStock,
+    RefundCard,
+    ReleaseStock,
+    ReserveStock,
+    World,
+    event,
+    order,
+    send_mail,
+    shop,
+)
+from .virtual import LoopClock
+
+pytestmark = pytest.mark.anyio
+
+ANSWERS = "replies.test"
+
+
+class Kept(MemoryBus):
+    """A bus that outlives the engines on it."""
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+def order_command(
+    command: Command[Any, Any],
+    id: str,
+    *,
+    attempt: int = 1,
+    undoes: str = "",
+    reply_to: str = ANSWERS,
+    until: float = 0,
+) -> BusMessage:
+    """A command from a saga somewhere."""
+    wire_type = type_name(type(command))
+    envelope = Envelope(id=id, kind=Kind.COMMAND, type=wire_type, data=Raw(encode(command)), attempt=attempt)
+    body = to_cloud_event(envelope, "/test", undoes=undoes, deadline=until or None, reply_to=reply_to)
+    return BusMessage(f"commands.{wire_type}", body)
+
+
+class Elsewhere:
+    """A worker, and who asks it."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.bus = Kept()
+        self.store = FaultyStore()
+        self.clock = LoopClock()
+        self.answers: Subscription
+
+    @asynccontextmanager
+    async def works(self) -> AsyncIterator[Engine]:
+        app = shop(self.world, listeners=[send_mail]).work_only()
+        async with Engine(app, self.store, self.bus, clock=self.clock) as engine:
+            await anyio.sleep(0.1)
+            yield engine
+
+    async def ask(self, *messages: BusMessage) -> None:
+        assert await self.bus.publish(messages) == [None] * len(messages)
+
+    async def answer(self) -> Envelope:
+        with anyio.fail_after(60):
+            [delivered, *more] = await anext(self.answers)
+        assert not more
+        await self.answers.ack([delivered])
+        return cloud_event(delivered.body)
+
+    async def silent(self) -> bool:
+        with anyio.move_on_after(30):
+            await anext(self.answers)
+            return False
+        return True
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[Elsewhere]:
+    """A bus on which somebody waits for answers."""
+    there = Elsewhere()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(there.bus)
+        there.answers = await stack.enter_async_context(there.bus.subscribe([Topic(ANSWERS)], "test", 1))
+        yield there
+
+
+async def test_sagas_and_their_participants_in_two_processes() -> None:
+    world, bus = World(), Kept()
+    world.will("ChargeCard", RuntimeError("the bank is away"))
+    app = shop(world, listeners=[send_mail])
+    stores = MemoryStore(), MemoryStore()
+    async with (
+        bus,
+        Engine(app.work_only(), stores[1], bus, clock=LoopClock()) as worker,
+        Engine(app.sagas_only(), stores[0], bus, clock=LoopClock()) as engine,
+    ):
+        await anyio.sleep(0.1)
+        await engine.accept(event(OrderPlaced("1")))
+        assert (await engine.ended(order("1"))).status is Status.COMPLETED
+        await anyio.sleep(1)
+        await worker.until_idle()
+        await engine.until_idle()
+    assert world.names("1") == ["ReserveStock 1", "ChargeCard 1", "ChargeCard 1", "ShipOrder 1"]
+    assert world.told == ["mail 1 1"]
+    assert [(await store.counts(0)).outbox for store in stores] == [0, 0]
+    assert [(await store.counts(0)).dead for store in stores] == [0, 0]
+
+
+async def test_the_same_key_gets_the_same_answer_again(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        first = await elsewhere.answer()
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", attempt=2))
+        second = await elsewhere.answer()
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", attempt=3))
+        third = await elsewhere.answer()
+    assert elsewhere.world.asked == ["ReserveStock 1"]
+    assert [(each.type, each.reply_to, each.attempt) for each in (first, second, third)] == [
+        ("StockReserved", "k", 1),
+        ("StockReserved", "k", 2),
+        ("StockReserved", "k", 3),
+    ]
+    assert first.data == second.data == third.data
+
+
+async def test_copies_that_come_together_are_carried_out_once(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        await elsewhere.ask(*(order_command(ReserveStock("1"), "k", attempt=n % 3 + 1) for n in range(12)))
+        await elsewhere.answer()
+        while not await elsewhere.silent():
+            pass
+    assert elsewhere.world.asked == ["ReserveStock 1"]
+
+
+async def test_a_failure_is_tried_again_by_the_next_attempt(elsewhere: Elsewhere) -> None:
+    elsewhere.world.will("ReserveStock", RuntimeError("away"))
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        assert (await elsewhere.answer()).kind is Kind.FAILURE
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", attempt=2))
+        assert (await elsewhere.answer()).type == "StockReserved"
+
+
+async def test_a_refusal_across_a_bus_is_never_clean(elsewhere: Elsewhere) -> None:
+    elsewhere.world.will("ReserveStock", OutOfStock())
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        refusal = await elsewhere.answer()
+    assert (refusal.kind, refusal.clean) == (Kind.REFUSAL, False)
+
+
+async def test_a_do_after_its_undo_is_not_carried_out(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReleaseStock("1"), "k/undo", undoes="k"))
+        assert (await elsewhere.answer()).type == "Done"
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        refused = await elsewhere.answer()
+    assert refused.kind is Kind.FAILURE
+    assert b"fatal" in bytes(refused.data)
+    assert elsewhere.world.asked == ["ReleaseStock 1"]
+
+
+async def test_an_undo_in_the_same_batch_as_its_do_comes_after_it_or_instead_of_it(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        do, undo = order_command(ChargeCard("1", 5), "k"), order_command(RefundCard("1"), "k/undo", undoes="k")
+        await elsewhere.ask(do, undo, do)
+        seen = [(await elsewhere.answer()).reply_to for _ in range(2)]
+        await elsewhere.silent()
+    assert "k/undo" in seen
+    assert elsewhere.world.asked in (["ChargeCard 1", "RefundCard 1"], ["RefundCard 1"])
+
+
+async def test_an_undo_waits_for_the_do_that_runs(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ChargeCard("1", 5), "k"))
+        await anyio.sleep(1)
+        await elsewhere.ask(order_command(RefundCard("1"), "k/undo", undoes="k"))
+        await anyio.sleep(1)
+        assert elsewhere.world.asked == ["ChargeCard 1"]
+        elsewhere.world.gate.set()
+        assert {(await elsewhere.answer()).reply_to for _ in range(2)} == {"k", "k/undo"}
+    assert elsewhere.world.asked == ["ChargeCard 1", "RefundCard 1"]
+
+
+async def test_a_command_is_acknowledged_when_it_is_on_disk_and_goes_on_after_a_crash(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        await anyio.sleep(1)
+    assert elsewhere.bus.undelivered == 0
+    elsewhere.world.gate = None
+    async with elsewhere.works():
+        assert (await elsewhere.answer()).type == "StockReserved"
+    assert elsewhere.world.asked == ["ReserveStock 1"] * 2
+
+
+async def test_nothing_is_acknowledged_before_it_is_on_disk(elsewhere: Elsewhere) -> None:
+    elsewhere.store.slow = 5
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        await anyio.sleep(1)
+        assert elsewhere.world.asked == []
+    assert elsewhere.bus.undelivered == 1
+
+
+async def test_a_key_with_another_payload_is_refused(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ChargeCard("1", 5), "k"))
+        assert (await elsewhere.answer()).kind is Kind.YES
+        await elsewhere.ask(order_command(ChargeCard("1", 6), "k", attempt=2))
+        misuse = await elsewhere.answer()
+    assert misuse.kind is Kind.FAILURE
+    assert b"another payload" in bytes(misuse.data)
+
+
+async def test_a_command_whose_time_is_over_is_passed_over(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", until=1.0))
+        assert await elsewhere.silent()
+    assert elsewhere.bus.undelivered == 0
+    assert elsewhere.world.asked == []
+
+
+async def test_who_does_not_say_where_the_answer_goes_is_not_served(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", reply_to=""))
+        assert await elsewhere.silent()
+    [letter] = await elsewhere.store.dead_letters()
+    assert "replyto" in letter.reason
+
+
+async def test_a_payload_that_is_not_what_its_type_says_fails_for_good(elsewhere: Elsewhere) -> None:
+    bad = Envelope(id="k", kind=Kind.COMMAND, type="ReserveStock", data=Raw(b'{"order_id":7}'), attempt=1)
+    async with elsewhere.works():
+        await elsewhere.ask(BusMessage("commands.ReserveStock", to_cloud_event(bad, "/test", reply_to=ANSWERS)))
+        failure = await elsewhere.answer()
+    assert failure.kind is Kind.FAILURE
+    assert b"order_id" in bytes(failure.data)
+
+
+async def test_more_commands_than_there_is_room_for_wait_at_the_broker(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    async with elsewhere.works():
+        for n in range(30):
+            await elsewhere.ask(*(order_command(ReserveStock(f"{n}/{m}"), f"k{n}/{m}") for m in range(100)))
+        await anyio.sleep(10)
+        held = (await elsewhere.store.counts(0)).outbox
+        assert held < 1600
+        elsewhere.world.gate.set()
+        await anyio.sleep(60)
+        assert elsewhere.bus._groups["shop.work"].undelivered == 0
+    assert len(elsewhere.world.asked) == 3000
+
+
+async def test_listeners_work_without_the_sagas(elsewhere: Elsewhere) -> None:
+    async with elsewhere.works() as worker:
+        await elsewhere.bus.publish(
+            [BusMessage("OrderFulfilled", to_cloud_event(event(OrderFulfilled("1")), "/orchestrator/shop"))]
+        )
+        await anyio.sleep(1)
+        await worker.until_idle()
+    assert elsewhere.world.told == ["mail 1 1"]
