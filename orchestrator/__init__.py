@@ -34,11 +34,13 @@ if TYPE_CHECKING:
         StoreUnavailable,
         VersionConflict,
     )
+    from .event_log import EventLog
     from .ledger import First, Ledger, Once
     from .machine import Status
     from .messages import Command, Done, Event, Failure, Message, NeverRefused, Query, Refusal, Secret, Unwound, upcast
     from .participant import Call, Delivery, Listener, Participant, listener, participant
     from .ports import Find, Page
+    from .recorded import Appended, Cause, Metadata, Recorded
     from .retry import Retry
     from .runtime.embedded import End, Orchestrator, Run
     from .saga import (
@@ -97,6 +99,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "StoreUnavailable",
         "VersionConflict",
     ),
+    "event_log": ("EventLog",),
     "ledger": (
         "First",
         "Ledger",
@@ -125,6 +128,12 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "participant",
     ),
     "ports": ("Find", "Page"),
+    "recorded": (
+        "Appended",
+        "Cause",
+        "Metadata",
+        "Recorded",
+    ),
     "retry": ("Retry",),
     "runtime.embedded": (
         "End",
@@ -158,9 +167,11 @@ if not TYPE_CHECKING:
 __all__ = [
     "App",
     "AppError",
+    "Appended",
     "BadMessage",
     "BusUnavailable",
     "Call",
+    "Cause",
     "Child",
     "Command",
     "Compensate",
@@ -171,6 +182,7 @@ __all__ = [
     "DuplicateMessage",
     "End",
     "Event",
+    "EventLog",
     "Failure",
     "Fatal",
     "Find",
@@ -182,6 +194,7 @@ __all__ = [
     "Limits",
     "Listener",
     "Message",
+    "Metadata",
     "NeverRefused",
     "NoStore",
     "NotAccepting",
@@ -192,6 +205,7 @@ __all__ = [
     "Page",
     "Participant",
     "Query",
+    "Recorded",
     "Refusal",
     "Refused",
     "Retry",

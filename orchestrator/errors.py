@@ -28,7 +28,23 @@ class StoreError(OrchestratorError):
 
 
 class VersionConflict(StoreError):
-    """Somebody else moved the instance first: load it again and decide again."""
+    """Somebody else moved the instance or appended to the stream first: load it again and decide again.
+
+    Of a stream: its name, the version it was `expected` to have and the one it has.
+    """
+
+    def __init__(self, text: str, *, stream: str = "", expected: int = 0, actual: int = 0) -> None:
+        """Say who is in the way."""
+        super().__init__(text)
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+    @classmethod
+    def of_stream(cls, stream: str, expected: int, actual: int) -> VersionConflict:
+        """Of an append to a stream that has another version than was expected."""
+        text = f"stream {stream} is at version {actual}, not at {expected}"
+        return cls(text, stream=stream, expected=expected, actual=actual)
 
 
 class DuplicateMessage(StoreError):

@@ -15,8 +15,10 @@ from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
 from .errors import BadMessage, BusUnavailable, ConfigError, DuplicateMessage, VersionConflict
+from .event_log import EventLog
 from .machine.instance import Instance
 from .machine.transition import Entry, Transition
+from .memory_log import MemoryLog
 from .ports import (
     MAX_PAGE,
     BusMessage,
@@ -34,6 +36,7 @@ from .ports import (
     Topology,
     Waiting,
 )
+from .recorded import Logged, Stretch
 from .wire import Address, DeadLetter, Envelope
 
 OVERDUE_S = 30.0
@@ -42,7 +45,7 @@ MAX_UNDELIVERED = 100_000
 _decode = msgspec.json.Decoder(Instance).decode
 
 
-class MemoryStore:
+class MemoryStore(EventLog):
     """A store that lives as long as this object. Leaving and entering it again keeps what it holds."""
 
     @classmethod
@@ -66,6 +69,7 @@ class MemoryStore:
         self._dead_ids = count(1)
         self._seen: dict[tuple[str, str], float] = {}
         self._records: dict[str, tuple[float, bytes]] = {}
+        self._log = MemoryLog()
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,9 +103,10 @@ class MemoryStore:
         self._bury(transition.dead)
         self._seen |= dict.fromkeys(transition.seen, transition.at)
         self._records |= {record.key: (transition.at, record.body) for record in transition.records}
+        appended = tuple(map(self._log.store, transition.appends))
         if transition.instance is None or transition.instance.version > 1:
-            return Committed()
-        return Committed(tuple(self._waiting_at(transition.instance.address)))
+            return Committed(appended=appended)
+        return Committed(tuple(self._waiting_at(transition.instance.address)), appended)
 
     def _problem(self, transition: Transition) -> VersionConflict | DuplicateMessage | None:
         """Why this transition must not be stored, or None."""
@@ -116,6 +121,11 @@ class MemoryStore:
             and self._waits(message, transition.waiting_remove)
         ):
             return DuplicateMessage(f"{message.id} waits for {message.address} already")
+        return self._misfit(transition, instance) or self._log.problem(transition.appends)
+
+    def _misfit(self, transition: Transition, instance: Instance | None) -> VersionConflict | DuplicateMessage | None:
+        """Why the instance cannot follow what is stored."""
+        message = transition.message
         if instance is None:
             return None
         assert message is not None, "a transition of an instance is the effect of a message"
@@ -289,6 +299,31 @@ class MemoryStore:
             next_wake_at=self._timers[0][0] if self._timers else None,
             oldest_retry=min(retrying, key=lambda one: one.updated_at).address if retrying else None,
         )
+
+    async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
+        """The events of a stream after a version, in order."""
+        await checkpoint()
+        return self._log.stream(name, after, limit)
+
+    async def stream_version(self, name: str) -> int:
+        """How many events a stream has."""
+        await checkpoint()
+        return self._log.version(name)
+
+    async def log(self, after: int = 0, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> Stretch:
+        """The events after a position, of these types."""
+        await checkpoint()
+        return self._log.log(after, limit, types)
+
+    async def logged(self, id: str) -> Logged | None:
+        """The event of this id."""
+        await checkpoint()
+        return self._log.logged(id)
+
+    async def last_position(self) -> int:
+        """How many events the log has."""
+        await checkpoint()
+        return self._log.last_position
 
 
 class _Row(Struct):

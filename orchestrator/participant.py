@@ -11,9 +11,11 @@ from typing import Any, Generic, Never, NoReturn, cast, get_args, get_origin, ov
 from typing_extensions import TypeVar
 
 from .errors import DefinitionError, OrchestratorError
+from .event_log import EventLog
 from .hints import members, resolve
 from .ledger import Asked, Database, Once
 from .messages import Command, Done, Event, Refusal, encode, replies_of
+from .recorded import Cause
 from .retry import Retry
 from .wire import Address, Envelope, Outgoing
 
@@ -38,7 +40,18 @@ class Call(Generic[R]):
     command    the command itself
     """
 
-    __slots__ = ("_payload", "attempt", "command", "deadline", "key", "resources", "sender", "undoes")
+    __slots__ = (
+        "_cause",
+        "_events",
+        "_payload",
+        "attempt",
+        "command",
+        "deadline",
+        "key",
+        "resources",
+        "sender",
+        "undoes",
+    )
 
     def __init__(
         self,
@@ -51,9 +64,12 @@ class Call(Generic[R]):
         deadline: datetime | None = None,
         sender: Address | None = None,
         payload: bytes | None = None,
+        events: EventLog | None = None,
+        cause: Cause | None = None,
     ) -> None:
         """Made by the daemon, and in the tests of a participant; `payload` is the command as it came (default: its
-        JSON), by which `once` knows a key that is used for two different commands.
+        JSON), by which `once` knows a key that is used for two different commands; `events` may be any store there,
+        and `cause` is what its appends come from.
         """
         self.command = command
         self.key = key
@@ -63,9 +79,13 @@ class Call(Generic[R]):
         self.deadline = deadline
         self.sender = sender
         self._payload = payload
+        self._events = events
+        self._cause = cause or Cause(correlation_id=key, causation_id=key)
 
     @classmethod
-    def of(cls, outgoing: Outgoing, command: Command[Any, Any], resources: R) -> Call[R]:
+    def of(
+        cls, outgoing: Outgoing, command: Command[Any, Any], resources: R, events: EventLog | None = None
+    ) -> Call[R]:
         """The call that an outbox row asks for; `command` is its decoded payload."""
         deadline = None if outgoing.deadline is None else datetime.fromtimestamp(outgoing.deadline, UTC)
         return cls(
@@ -77,7 +97,20 @@ class Call(Generic[R]):
             deadline=deadline,
             sender=outgoing.sender,
             payload=bytes(outgoing.envelope.data),
+            events=events,
+            cause=Cause.of(outgoing.envelope),
         )
+
+    @property
+    def events(self) -> EventLog:
+        """Streams of events on the store of the daemon, for participants that keep their state there. What is appended
+        is caused by this command; under `key=call.key` an append takes effect once, however often the call is made.
+
+        Errors: OrchestratorError in a test that made the Call without `events`.
+        """
+        if self._events is None:
+            raise OrchestratorError("this Call was made without a log of events: Call(..., events=MemoryStore())")
+        return self._events.caused_by(self._cause)
 
     def once(self, database: Database) -> Once:
         """A block that takes effect once for this key, whatever comes twice, crashes or is undone (R7).
@@ -119,7 +152,18 @@ class Delivery(Generic[R]):
     resources        what the app's `resources` gave
     """
 
-    __slots__ = ("attempt", "causation_id", "correlation_id", "id", "resources", "time", "type", "user")
+    __slots__ = (
+        "_cause",
+        "_events",
+        "attempt",
+        "causation_id",
+        "correlation_id",
+        "id",
+        "resources",
+        "time",
+        "type",
+        "user",
+    )
 
     def __init__(
         self,
@@ -132,8 +176,12 @@ class Delivery(Generic[R]):
         correlation_id: str = "",
         causation_id: str = "",
         attempt: int = 1,
+        events: EventLog | None = None,
+        cause: Cause | None = None,
     ) -> None:
-        """Made by the daemon, and in the tests of a listener."""
+        """Made by the daemon, and in the tests of a listener; `events` may be any store there, and `cause` is what
+        its appends come from.
+        """
         self.id = id
         self.type = type
         self.time = time
@@ -142,9 +190,11 @@ class Delivery(Generic[R]):
         self.causation_id = causation_id
         self.attempt = attempt
         self.resources = resources
+        self._events = events
+        self._cause = cause or Cause(user=user, correlation_id=correlation_id or id, causation_id=id)
 
     @classmethod
-    def of(cls, envelope: Envelope, resources: R, attempt: int = 1) -> Delivery[R]:
+    def of(cls, envelope: Envelope, resources: R, attempt: int = 1, events: EventLog | None = None) -> Delivery[R]:
         """The delivery of the event in an envelope."""
         return cls(
             id=envelope.id,
@@ -155,7 +205,22 @@ class Delivery(Generic[R]):
             causation_id=envelope.causation_id,
             attempt=attempt,
             resources=resources,
+            events=events,
+            cause=Cause.of(envelope),
         )
+
+    @property
+    def events(self) -> EventLog:
+        """Streams of events on the store of the daemon. What is appended is caused by this event; under
+        `key=delivery.id` an append takes effect once, however often the event is delivered.
+
+        Errors: OrchestratorError in a test that made the Delivery without `events`.
+        """
+        if self._events is None:
+            raise OrchestratorError(
+                "this Delivery has no log of events: make it as Delivery(..., events=MemoryStore())"
+            )
+        return self._events.caused_by(self._cause)
 
 
 class Participant(Generic[R_contra]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, Self
 
@@ -11,6 +11,8 @@ from msgspec import Struct
 from .errors import DuplicateMessage, VersionConflict
 from .machine.instance import Instance, Status
 from .machine.transition import Entry, Transition
+from .messages import Event
+from .recorded import NO_CAUSE, Appended, Cause, Logged, Recorded, Stretch
 from .wire import Address, DeadLetter, Envelope, Outgoing
 
 MAX_ROW_ID = 2**63 - 1  # of a dead letter, a row of the waiting room or of the outbox
@@ -31,9 +33,12 @@ class Waiting(Struct, frozen=True):
 
 
 class Committed(Struct, frozen=True, gc=False):
-    """A transition is on disk. `waiting`: for a new instance, the waiting room's messages for it, oldest first."""
+    """A transition is on disk. `waiting`: for a new instance, the waiting room's messages for it, oldest first.
+    `appended`: what became of each of its appends.
+    """
 
     waiting: tuple[Waiting, ...] = ()
+    appended: tuple[Appended, ...] = ()
 
 
 Result = Committed | VersionConflict | DuplicateMessage
@@ -120,6 +125,11 @@ class Store(Protocol):
         duplicate; so does a message that is in the waiting room of that instance already, unless this very transition
         takes it out, and a row to be taken out of the waiting room that is no more there. A new run of a key (version 1
         over an ended instance) replaces the instance and its history. Outbox rows are removed before others are put.
+
+        `appends`: the id of an event that is in the log already, whatever its stream, makes the transition a duplicate;
+        else a stream that is not at the expected version makes it a conflict, which says stream, expected and actual
+        version. Positions are given in the order of the transitions, without a gap: whoever sees one sees all before.
+
         When this raises, nothing is stored (StoreFull) or nothing is known (StoreUnavailable). When it returns, a power
         cut loses nothing of it. A caller that is cancelled leaves all of it or nothing.
         """
@@ -184,6 +194,57 @@ class Store(Protocol):
 
     async def counts(self, now: float) -> Counts:
         """How many of everything; answered from indexes."""
+        ...
+
+    async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
+        """The events of a stream with a version greater than `after`, in order; none of a stream that is not there."""
+        ...
+
+    async def stream_version(self, name: str) -> int:
+        """How many events a stream has; 0: there is no such stream."""
+        ...
+
+    async def log(self, after: int = 0, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> Stretch:
+        """The events with a position greater than `after`, in order, of these wire types (none given: of all). It may
+        look at so many that it ends before the log does, even without a row: go on after its `until`.
+        """
+        ...
+
+    async def logged(self, id: str) -> Logged | None:
+        """The event of this id, or None."""
+        ...
+
+    async def last_position(self) -> int:
+        """How many events the log has: the position of the last one."""
+        ...
+
+    # What users call, over the methods above: inherited from `EventLog`.
+
+    async def append(
+        self,
+        stream: str,
+        events: Event | Sequence[Event],
+        *,
+        expected_version: int | None = None,
+        publish: bool = False,
+        key: str = "",
+        cause: Cause = NO_CAUSE,
+    ) -> Appended:
+        """As `EventLog.append`."""
+        ...
+
+    def read(
+        self,
+        stream: str,
+        from_version: int = 1,
+        to_version: int | None = None,
+        types: Sequence[type[Event] | str] = (),
+    ) -> AsyncIterator[Recorded]:
+        """As `EventLog.read`."""
+        ...
+
+    def read_all(self, from_position: int = 1, types: Sequence[type[Event] | str] = ()) -> AsyncIterator[Recorded]:
+        """As `EventLog.read_all`."""
         ...
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from ..enums import quick
+from ..recorded import Append
 from ..wire import DeadLetter, Envelope, Outgoing
 from .instance import Instance
 
@@ -47,6 +48,7 @@ class Transition(Struct, frozen=True, kw_only=True, gc=False):
     waiting_remove         ids of waiting-room rows that this settles.
     seen                   (consumer, message id) pairs of those without an instance (listeners): their inbox.
     records                to keep in place of what was kept under their keys; of that age they are pruned (R7).
+    appends                events for the ends of streams, in order.
     """
 
     at: float
@@ -62,6 +64,7 @@ class Transition(Struct, frozen=True, kw_only=True, gc=False):
     waiting_remove: tuple[int, ...] = ()
     seen: tuple[tuple[str, str], ...] = ()
     records: tuple[Record, ...] = ()
+    appends: tuple[Append, ...] = ()
 
 
 class Entry(Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from ..app import App
 from ..errors import BadMessage, Fatal, RetryAfter
+from ..event_log import EventLog
 from ..machine.hosting import Answer
 from ..messages import Failure, Message, Refusal, decode, encode, type_name, type_version
 from ..participant import Call, Participant
@@ -42,9 +43,11 @@ class Calls:
         clock: Clock,
         answer: Callable[[Outgoing, Envelope], None],
         known: Callable[[Outgoing], Envelope | None],
+        events: EventLog,
     ) -> None:
         """Give each participant at most `share` workers of `pool`; hand every reply, addressed, with its command's row
-        to `answer`. `known` gives the answer that a command of somebody else got while it waited.
+        to `answer`. `known` gives the answer that a command of somebody else got while it waited; `events` is the log
+        that participants append to.
         """
         self._app = app
         self._resources = resources
@@ -52,6 +55,7 @@ class Calls:
         self._clock = clock
         self._answer = answer
         self._known = known
+        self._events = events
         self._queues = {
             command_type: queue
             for participant in dict.fromkeys(app.participants.values())
@@ -124,7 +128,7 @@ class Calls:
             _log.error("%s cannot be decoded", outgoing.envelope.type, exc_info=error, extra=where)
             return _failure("fatal", of_error(error))
         try:
-            call: Call[Any] = Call.of(outgoing, command, self._resources)
+            call: Call[Any] = Call.of(outgoing, command, self._resources, self._events)
             given = await self._functions.run(worker, participant, (command, call), participant.is_async, seconds)
             return _answered(participant.answered(call, given))
         except OutOfTime:

@@ -13,6 +13,7 @@ from ..app import App
 from ..config import Limits
 from ..definition import definition_of
 from ..errors import NotFound, OrchestratorError, Refused
+from ..event_log import EventLog
 from ..machine import migrate
 from ..machine.instance import Instance, Status
 from ..machine.transition import Outcome
@@ -117,6 +118,11 @@ class Orchestrator:
             version=type_version(cls),
         )
         return await self._engine.accept(envelope)
+
+    @property
+    def events(self) -> EventLog:
+        """Streams of events on this orchestrator's store. Errors of its appends besides their own: NotAccepting."""
+        return self._engine.events
 
     def get(self, saga: type[S], key: str | int) -> Run[S]:
         """The run of this saga and key, whether or not there is one."""

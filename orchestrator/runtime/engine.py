@@ -18,10 +18,19 @@ from msgspec.structs import replace
 from ..app import App
 from ..cloudevents import cloud_event
 from ..config import Limits
-from ..errors import BadMessage, NotAccepting, NotFound, StoreFull, StoreUnavailable
+from ..errors import (
+    BadMessage,
+    DuplicateMessage,
+    NotAccepting,
+    NotFound,
+    StoreFull,
+    StoreUnavailable,
+    VersionConflict,
+)
+from ..event_log import EventLog
 from ..machine.instance import Instance, Status
 from ..machine.transition import Transition
-from ..ports import Bus, Clock, Counts, Store
+from ..ports import Bus, Clock, Committed, Counts, Result, Store
 from ..topics import NO_SETTINGS, Topics, TopicSettings
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Request, Verb
 from .admission import check_standing
@@ -29,6 +38,7 @@ from .calls import Calls
 from .clock import SystemClock
 from .committer import Committer
 from .door import Door
+from .events import EngineEvents
 from .functions import Functions
 from .intake import Intake, addressed
 from .listeners import Listeners, delivery
@@ -103,6 +113,7 @@ class Engine:
 
     app, store   what it was made with
     recovered    what was found in the store
+    events       the store's streams of events
     """
 
     def __init__(
@@ -122,11 +133,13 @@ class Engine:
         self.recovered = NOTHING_RECOVERED
         self._bus = bus if acting else None
         self._clock = clock or SystemClock()
+        self.events: EventLog = EngineEvents(app, store, self._clock, self._append)
         self._limits = limits
         self._topics = Topics(app, topics)
         self._acting = acting
         self._changed = Bell()
         self._closed: Exception | None = NotAccepting("the engine is not open")
+        self._over: Exception | None = self._closed  # the same, but a drain lets calls that run still append
         self._waiting: dict[Settlement, None] = {}
         self._taken = 0  # messages from outside that are not settled yet
         self._ends: dict[Address, _End] = {}
@@ -151,7 +164,7 @@ class Engine:
                 self.recovered = _recovered(await self.store.counts(self._clock.now()))
                 self._tasks = await opening.enter_async_context(anyio.create_task_group())
                 self._build(resources)
-                self._closed = None
+                self._closed = self._over = None
                 await self._start()
                 self._closing = opening.pop_all()
         return self
@@ -174,8 +187,12 @@ class Engine:
         functions = Functions(limits.threads)
         share = max(1, limits.in_flight // 2)
         self._work = Work(app, self.store, self._committer, clock)
-        self._calls = Calls(app, resources, functions, self._pool, share, clock, self._answered, self._work.known)
-        self._listeners = Listeners(app, resources, functions, self._pool, share, clock, self._committer.store)
+        self._calls = Calls(
+            app, resources, functions, self._pool, share, clock, self._answered, self._work.known, self.events
+        )
+        self._listeners = Listeners(
+            app, resources, functions, self._pool, share, clock, self._committer.store, self.events
+        )
         self._timers = Timers(self.store, self._supervisor, self._listeners, clock, limits.timer_batch, changed)
         self._relay = Relay(
             app,
@@ -245,6 +262,7 @@ class Engine:
 
     def _close(self, error: Exception) -> None:
         self._closed = self._closed or error
+        self._over = self._over or error
         for settlement in list(self._waiting):
             settlement(error)
         self._look_for_ends()
@@ -425,6 +443,24 @@ class Engine:
         settlement = Settlement()
         self._committer.store(transition, settlement)
         await self._told(settlement)
+
+    async def _append(self, transition: Transition) -> Result:
+        """Commit what belongs to no instance, with what it publishes; again, until something is known of it."""
+        if self._over is not None:
+            raise self._over
+        settlement = Settlement()
+
+        def answer(transition: Transition, result: Result | Exception) -> None:
+            if isinstance(result, StoreUnavailable):
+                self._committer.add(transition, answer)
+            else:
+                settlement([result])
+
+        self._committer.add(self._relay.without_unwanted(transition) if self._acting else transition, answer)
+        [result] = await self._told(settlement)
+        if isinstance(result, Committed | VersionConflict | DuplicateMessage):
+            return result
+        raise result
 
     # What goes on.
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from ..app import App
 from ..errors import BadMessage, Fatal, RetryAfter
+from ..event_log import EventLog
 from ..machine.transition import Outcome, Transition
 from ..messages import Event, decode, encode, type_name, type_version
 from ..participant import Delivery, Listener
@@ -55,8 +56,10 @@ class Listeners:
         share: int,
         clock: Clock,
         commit: Callable[[Transition], None],
+        events: EventLog,
     ) -> None:
-        """Give each listener at most `share` workers of `pool`."""
+        """Give each listener at most `share` workers of `pool`. `events` is the log that they append to."""
+        self._events = events
         self._resources = resources
         self._functions = functions
         self._clock = clock
@@ -141,7 +144,7 @@ class Listeners:
             self._bury(outgoing, "cannot be decoded", str(error))
             return
         try:
-            handed: Delivery[Any] = Delivery.of(event, self._resources, event.attempt)
+            handed: Delivery[Any] = Delivery.of(event, self._resources, event.attempt, self._events)
             told = await self._functions.run(
                 worker, listener, (value, handed), listener.is_async, listener.retry.timeout
             )

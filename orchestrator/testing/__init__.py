@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .collecting import sagas_of as sagas_of
     from .contract import ParticipantContract
     from .drive import Dialogue, Unwind, drive
+    from .log_conformance import EventLogConformance
     from .store_conformance import StoreConformance
 
 if not TYPE_CHECKING:
@@ -26,6 +27,7 @@ if not TYPE_CHECKING:
             "store_conformance": ("StoreConformance",),
             "contract": ("ParticipantContract",),
             "drive": ("Dialogue", "Unwind", "drive"),
+            "log_conformance": ("EventLogConformance",),
         },
     )
 
@@ -36,6 +38,7 @@ __all__ = [
     "Delivered",
     "Dialogue",
     "Effect",
+    "EventLogConformance",
     "ParticipantContract",
     "Report",
     "StoreConformance",

@@ -12,10 +12,12 @@ from orchestrator.errors import DuplicateMessage, VersionConflict
 from orchestrator.machine.instance import Instance, Status
 from orchestrator.machine.transition import Transition
 from orchestrator.ports import Committed, Result, Waiting
+from orchestrator.recorded import Appended
 from orchestrator.wire import Address, Envelope
 
 from . import rows
 from .bulk import read_many, write_many
+from .log import Appending
 from .rows import HistoryCode, Row
 
 
@@ -98,15 +100,27 @@ def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> li
     seen = _seen(connection, wave)
     waits = _waits(connection, wave)
     there = _still_waiting(connection, wave)
-    problems = [
-        _known(one.transition, seen, waits, there) or (one.instance and _misfit(one, one.instance, stored.get(number)))
-        for number, one in enumerate(wave)
-    ]
+    appending = Appending(connection, [one.transition for one in wave])
+    appended: dict[int, tuple[Appended, ...]] = {}
+    problems: list[VersionConflict | DuplicateMessage | None] = []
+    for number, one in enumerate(wave):
+        problem = (
+            _known(one.transition, seen, waits, there)
+            or (one.instance and _misfit(one, one.instance, stored.get(number)))
+            or appending.problem(one.transition)
+        )
+        problems.append(problem)
+        if problem is None:
+            appended[number] = appending.take(one.transition)
     good = [number for number, problem in enumerate(problems) if problem is None]
     _write_instances(connection, [(wave[number], stored.get(number)) for number in good])
     _write_others(connection, [wave[number].transition for number in good])
+    appending.write()
     waiting = _waiting(connection, [(number, wave[number].instance) for number in good])
-    return [problem or Committed(tuple(waiting.get(number, ()))) for number, problem in enumerate(problems)]
+    return [
+        problem or Committed(tuple(waiting.get(number, ())), appended[number])
+        for number, problem in enumerate(problems)
+    ]
 
 
 # --- looking ---

@@ -65,7 +65,7 @@ def standing_of(saga: str, stands_in: str, count: int, key: str) -> Standing:
 
 def instance_of(stands_in: str, crc: int, body: bytes) -> Instance:
     """Errors: StoreCorrupt, when the bytes are not those that were written."""
-    return _decoded(_instance, crc, body, stands_in)
+    return decoded(_instance, crc, body, stands_in)
 
 
 class Rest(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -135,7 +135,7 @@ class HistoryCode:
     def entry(self, row: Row) -> Entry:
         """Errors: StoreCorrupt, when the bytes are not those that were written."""
         *columns, crc, body = row
-        kept = _decoded(_kept, crc, body, *columns)
+        kept = decoded(_kept, crc, body, *columns)
         version, message_id, at, outcome, notes = columns
         with _damage():
             message = self._message(self.long(message_id), kept)
@@ -218,7 +218,7 @@ def outbox_row(outgoing: Outgoing) -> Row:
 
 def due_of(position: int, crc: int, body: bytes) -> Due:
     """A row of the outbox. Errors: StoreCorrupt."""
-    return Due(position, _decoded(_outgoing, crc, body))
+    return Due(position, decoded(_outgoing, crc, body))
 
 
 def waiting_row(message: Envelope, since: float, until: float) -> Row:
@@ -229,7 +229,7 @@ def waiting_row(message: Envelope, since: float, until: float) -> Row:
 
 def waiting_of(waiting_id: int, since: float, until: float, crc: int, body: bytes) -> Waiting:
     """A row of the waiting room. Errors: StoreCorrupt."""
-    return Waiting(waiting_id, _decoded(_envelope, crc, body, since, until), since, until)
+    return Waiting(waiting_id, decoded(_envelope, crc, body, since, until), since, until)
 
 
 def dead_row(letter: DeadLetter) -> Row:
@@ -240,7 +240,7 @@ def dead_row(letter: DeadLetter) -> Row:
 
 def dead_of(dead_id: int, crc: int, body: bytes) -> DeadLetter:
     """A dead letter under its id. Errors: StoreCorrupt."""
-    return structs.replace(_decoded(_dead_letter, crc, body), id=dead_id)
+    return structs.replace(decoded(_dead_letter, crc, body), id=dead_id)
 
 
 def record_row(record: Record, at: float) -> Row:
@@ -255,7 +255,8 @@ def record_of(key: str, at: float, crc: int, body: object) -> bytes:
     return body
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], crc: int, body: object, *columns: object) -> T:
+def decoded(decoder: msgspec.json.Decoder[T], crc: object, body: object, *columns: object) -> T:
+    """The body of a row with its seal. Errors: StoreCorrupt, when the bytes are not those that were written."""
     if not isinstance(body, bytes) or seal(body, *columns) != crc:  # damage can make it of another type
         raise StoreCorrupt(DAMAGED)
     with _damage():

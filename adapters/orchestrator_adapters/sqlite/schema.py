@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from orchestrator.errors import NoStore, StoreCorrupt, StoreUnavailable
 
+from . import log
 from .connection import ReadingConnection, TxConnection
 
 APPLICATION_ID = 0x53414741  # "SAGA"
@@ -137,7 +138,7 @@ SCHEMA_2 = (
 )
 
 # The n-th entry brings a file from schema n to n + 1. Entries are never changed once released, only added.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (SCHEMA_1, SCHEMA_2)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (SCHEMA_1, SCHEMA_2, log.SCHEMA)
 
 
 def connect_writer(path: Path, factory: type[TxConnection] = TxConnection) -> TxConnection:

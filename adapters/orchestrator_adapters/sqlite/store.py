@@ -15,12 +15,14 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.errors import ConfigError, StoreCorrupt, StoreUnavailable
+from orchestrator.event_log import EventLog
 from orchestrator.machine.instance import Instance
 from orchestrator.machine.transition import Entry, Transition
 from orchestrator.ports import MAX_PAGE, Counts, Due, Find, Page, Result, Standing, Waiting
+from orchestrator.recorded import Logged, Stretch
 from orchestrator.wire import Address, DeadLetter
 
-from . import reading, upkeep
+from . import log, reading, upkeep
 from .commit import commit, prepare
 from .connection import Database
 from .errors import is_lost_fsync, store_errors
@@ -30,7 +32,7 @@ from .schema import connect_reader, connect_writer, no_store
 T = TypeVar("T")
 
 
-class SQLiteStore:
+class SQLiteStore(EventLog):
     """A store in one file. The process that opens it for writing holds FILE.lock; others open it `read_only`.
 
     `path` is the file, absolute, its symbolic links followed.
@@ -160,6 +162,26 @@ class SQLiteStore:
     async def counts(self, now: float) -> Counts:
         """How many of everything, answered from indexes."""
         return await self._read(lambda connection: reading.counts(connection, now))
+
+    async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
+        """The events of a stream after a version, in order."""
+        return await self._read(lambda connection: log.stream(connection, name, after, limit))
+
+    async def stream_version(self, name: str) -> int:
+        """How many events a stream has."""
+        return await self._read(lambda connection: log.stream_version(connection, name))
+
+    async def log(self, after: int = 0, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> Stretch:
+        """The events after a position, of these types."""
+        return await self._read(lambda connection: log.log(connection, after, limit, types))
+
+    async def logged(self, id: str) -> Logged | None:
+        """The event of this id."""
+        return await self._read(lambda connection: log.logged(connection, id))
+
+    async def last_position(self) -> int:
+        """How many events the log has."""
+        return await self._read(log.last_position)
 
     async def backup(self, path: Path) -> None:
         """Copy the store as it is now to a new file that only its owner can read. Errors: ConfigError if it exists."""

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from ...app import App
 from ...errors import BusUnavailable, StoreFull, StoreUnavailable
+from ...event_log import EventLog
 from ...machine import Entry, Instance, Transition
 from ...memory import MemoryBus, MemoryStore, MemorySubscription
 from ...messages import encode
@@ -35,6 +36,7 @@ from ...ports import (
     Topology,
     Waiting,
 )
+from ...recorded import Logged, Stretch
 from ...wire import Address, DeadLetter
 from .faults import ACK_WAIT_S, CRASHES, LATE_S, Fault, Port
 from .world import Life
@@ -92,7 +94,7 @@ class SimulatedClock:
         await anyio.sleep(seconds)
 
 
-class SimulatedStore:
+class SimulatedStore(EventLog):
     """A store, each call of which may go wrong."""
 
     @classmethod
@@ -159,6 +161,21 @@ class SimulatedStore:
 
     async def counts(self, now: float) -> Counts:
         return await self._read("counts", lambda: self.inner.counts(now))
+
+    async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
+        return await self._read("stream", lambda: self.inner.stream(name, after, limit))
+
+    async def stream_version(self, name: str) -> int:
+        return await self._read("stream_version", lambda: self.inner.stream_version(name))
+
+    async def log(self, after: int = 0, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> Stretch:
+        return await self._read("log", lambda: self.inner.log(after, limit, types))
+
+    async def logged(self, id: str) -> Logged | None:
+        return await self._read("logged", lambda: self.inner.logged(id))
+
+    async def last_position(self) -> int:
+        return await self._read("last_position", self.inner.last_position)
 
     async def _read(self, what: str, effect: Callable[[], Awaitable[T]]) -> T:
         return await self._life.port(Port.READ, what, effect, _store_error)

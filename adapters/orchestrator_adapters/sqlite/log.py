@@ -1,0 +1,277 @@
+"""The log of events: its tables, what a commit appends to it, and what is read of it.
+
+Positions and versions are given here, inside the one writing transaction: so they have no gaps, and a reader, who sees
+whole transactions only, sees no position before all those below it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from orchestrator.errors import DuplicateMessage, VersionConflict
+from orchestrator.machine.transition import Transition
+from orchestrator.ports import MAX_PAGE
+from orchestrator.recorded import Appended, Logged, Stretch
+from orchestrator.wire import Envelope, Kind
+
+from .bulk import read_many, write_many
+from .rows import Row, decoded, seal
+
+LOOKED_AT = 20_000  # positions, in one question for some types: tens of milliseconds
+
+# A row is found by its position, by stream and version, and by its event's id. Ids that we make ourselves grow, so that
+# all three indexes are written at their end. Names of streams and types stand in the log as numbers.
+SCHEMA = (
+    "CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT",
+    "CREATE UNIQUE INDEX stream_name ON stream (name)",
+    "CREATE TABLE event_type (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT",
+    "CREATE UNIQUE INDEX event_type_name ON event_type (name)",
+    """
+    CREATE TABLE log (
+        position INTEGER PRIMARY KEY,
+        stream INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        type INTEGER NOT NULL,
+        event_id ANY NOT NULL,
+        at REAL NOT NULL,
+        crc INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX log_version ON log (stream, version)",
+    "CREATE UNIQUE INDEX log_event ON log (event_id)",
+)
+
+
+# --- rows ---
+
+
+class About(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What is known of an event beside its payload and time."""
+
+    version: int = 1
+    user: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
+    traceparent: str = ""
+
+
+class Body(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """An event as it is stored."""
+
+    data: Raw
+    about: About | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_body = msgspec.json.Decoder(Body)
+
+
+def short_id(id: str) -> str | bytes:
+    """An id as it is stored: 32 hex digits, as our own are, take 16 bytes."""
+    if len(id) == 32:
+        try:
+            number = bytes.fromhex(id)
+        except ValueError:
+            return id
+        if number.hex() == id:
+            return number
+    return id
+
+
+def _long_id(stored: str | bytes) -> str:
+    return stored.hex() if isinstance(stored, bytes) else stored
+
+
+def _event_row(event: Envelope, type_id: int) -> Row:
+    """type, event_id, at, crc, body."""
+    about = About(event.version, event.user, event.correlation_id, event.causation_id, event.traceparent)
+    body = _encode(Body(event.data) if about == _NOTHING_MORE else Body(event.data, about))
+    at = float(event.time)
+    return (type_id, short_id(event.id), at, seal(body, type_id, at), body)
+
+
+_NOTHING_MORE = About()
+
+
+def logged_of(
+    position: int, stream: str, version: int, type_name: str, type_id: int, event_id: str | bytes, *row: object
+) -> Logged:
+    """A row of the log; `row`: at, crc, body. Errors: StoreCorrupt."""
+    at, crc, raw = row
+    body = decoded(_body, crc, raw, type_id, at)
+    about = body.about or _NOTHING_MORE
+    envelope = Envelope(
+        id=_long_id(event_id),
+        kind=Kind.EVENT,
+        type=type_name,
+        data=body.data,
+        time=at,  # type: ignore[arg-type]  # sealed with the body
+        version=about.version,
+        user=about.user,
+        correlation_id=about.correlation_id,
+        causation_id=about.causation_id,
+        traceparent=about.traceparent,
+    )
+    return Logged(position, stream, version, envelope)
+
+
+# --- appending ---
+
+
+STREAMS = """
+    SELECT name, id, (SELECT max(version) FROM log INDEXED BY log_version WHERE log.stream = stream.id)
+    FROM (VALUES *) AS asked CROSS JOIN stream INDEXED BY stream_name ON name = asked.column1
+"""
+KNOWN = "SELECT event_id FROM (VALUES *) AS asked CROSS JOIN log INDEXED BY log_event ON event_id = asked.column1"
+TYPES = "SELECT name, id FROM (VALUES *) AS asked CROSS JOIN event_type ON name = asked.column1"
+LAST = "SELECT max(position) FROM log"
+APPEND = "INSERT INTO log (position, stream, version, type, event_id, at, crc, body) VALUES *"
+
+
+class Appending:
+    """The appends of a group of transitions: looked up together, decided one after the other, written together."""
+
+    def __init__(self, connection: sqlite3.Connection, transitions: Iterable[Transition]) -> None:
+        """Look up what is there of their streams and events."""
+        self._connection = connection
+        self._rows: list[Row] = []
+        appends = [append for one in transitions for append in one.appends]
+        if not appends:
+            return
+        events = [event for append in appends for event in append.events]
+        self._ids = {id for (id,) in read_many(connection, KNOWN, [(short_id(event.id),) for event in events])}
+        self._streams = _Numbers(connection, "stream", STREAMS, [append.stream for append in appends])
+        self._types = _Numbers(connection, "event_type", TYPES, [event.type for event in events])
+        self._versions = {name: version or 0 for name, _, version in self._streams.found}
+        self._position = last_position(connection)
+
+    def problem(self, transition: Transition) -> VersionConflict | DuplicateMessage | None:
+        """Why its appends must not be stored; None: they will be written. To be asked last, for nothing else keeps the
+        transition from being stored then.
+        """
+        if not transition.appends:
+            return None
+        ids = [short_id(event.id) for append in transition.appends for event in append.events]
+        if not self._ids.isdisjoint(ids) or len(set(ids)) < len(ids):
+            return DuplicateMessage(f"in the log already: {', '.join(map(_long_id, ids))}")
+        versions: dict[str, int] = {}
+        for append in transition.appends:
+            actual = versions.get(append.stream, self._versions.get(append.stream, 0))
+            if append.expected_version not in (None, actual):
+                return VersionConflict.of_stream(append.stream, append.expected_version or 0, actual)
+            versions[append.stream] = actual + len(append.events)
+        self._ids.update(ids)
+        return None
+
+    def take(self, transition: Transition) -> tuple[Appended, ...]:
+        """Give its events their versions and positions; transitions that have a problem are not to be given here."""
+        return tuple(self._take(append.stream, append.events) for append in transition.appends)
+
+    def _take(self, stream: str, events: Sequence[Envelope]) -> Appended:
+        stream_id = self._streams.number(stream)
+        version = self._versions.get(stream, 0)
+        for event in events:
+            version += 1
+            self._position += 1
+            row = _event_row(event, self._types.number(event.type))
+            self._rows.append((self._position, stream_id, version, *row))
+        self._versions[stream] = version
+        return Appended(version, self._position)
+
+    def write(self) -> None:
+        """Write what was taken."""
+        if self._rows:
+            self._streams.write()
+            self._types.write()
+            write_many(self._connection, APPEND, self._rows)
+
+
+class _Numbers:
+    """The numbers that stand for names, in a table of their own; new ones are given without a gap."""
+
+    def __init__(self, connection: sqlite3.Connection, table: str, sql: str, names: Iterable[str]) -> None:
+        self.found = read_many(connection, sql, [(name,) for name in dict.fromkeys(names)])
+        self._connection = connection
+        self._table = table
+        self._number_of: dict[str, int] = {name: id for name, id, *_ in self.found}
+        self._new: list[Row] = []
+        self._next = 0
+
+    def number(self, name: str) -> int:
+        number = self._number_of.get(name)
+        if number is None:
+            if not self._new:
+                (last,) = self._connection.execute(f"SELECT max(id) FROM {self._table}").fetchone()
+                self._next = last or 0
+            self._next += 1
+            number = self._number_of[name] = self._next
+            self._new.append((number, name))
+        return number
+
+    def write(self) -> None:
+        write_many(self._connection, f"INSERT INTO {self._table} (id, name) VALUES *", self._new)
+
+
+# --- reading ---
+
+
+_COLUMNS = """
+    SELECT position, stream.name, version, event_type.name, log.type, event_id, at, crc, body
+    FROM log CROSS JOIN stream ON stream.id = log.stream CROSS JOIN event_type ON event_type.id = log.type
+"""
+STREAM = f"""{_COLUMNS}
+    WHERE log.stream = (SELECT id FROM stream WHERE name = :name) AND version > :after ORDER BY version LIMIT :limit
+"""
+STREAM_VERSION = "SELECT max(version) FROM log WHERE stream = (SELECT id FROM stream WHERE name = ?)"
+LOGGED = f"{_COLUMNS} WHERE event_id = ?"
+LOG = f"{_COLUMNS} WHERE position > :after ORDER BY position LIMIT :limit"
+LOG_OF_TYPES = f"""{_COLUMNS}
+    WHERE position > :after AND position <= :until AND log.type IN (SELECT value FROM json_each(:types))
+    ORDER BY position LIMIT :limit
+"""
+
+
+def stream(connection: sqlite3.Connection, name: str, after: int, limit: int) -> list[Logged]:
+    """The events of a stream after a version."""
+    found = connection.execute(STREAM, {"name": name, "after": after, "limit": _page_size(limit)})
+    return [logged_of(*row) for row in found.fetchall()]
+
+
+def stream_version(connection: sqlite3.Connection, name: str) -> int:
+    """How many events a stream has."""
+    (version,) = connection.execute(STREAM_VERSION, (name,)).fetchone()
+    return version or 0
+
+
+def log(connection: sqlite3.Connection, after: int, limit: int, types: Sequence[str]) -> Stretch:
+    """The events after a position, of these types."""
+    after, limit = max(0, after), _page_size(limit)
+    if not types:
+        rows = tuple(logged_of(*row) for row in connection.execute(LOG, {"after": after, "limit": limit}).fetchall())
+        return Stretch(rows, rows[-1].position if rows else after)
+    until = min(after + LOOKED_AT, max(after, last_position(connection)))
+    type_ids = [id for _, id in read_many(connection, TYPES, [(name,) for name in dict.fromkeys(types)])]
+    parameters = {"after": after, "until": until, "limit": limit, "types": _encode(type_ids).decode()}
+    rows = tuple(logged_of(*row) for row in connection.execute(LOG_OF_TYPES, parameters).fetchall())
+    return Stretch(rows, rows[-1].position if len(rows) == limit else until)
+
+
+def logged(connection: sqlite3.Connection, id: str) -> Logged | None:
+    """The event of this id."""
+    row = connection.execute(LOGGED, (short_id(id),)).fetchone()
+    return row and logged_of(*row)
+
+
+def last_position(connection: sqlite3.Connection) -> int:
+    """How many events the log has."""
+    (position,) = connection.execute(LAST).fetchone()
+    return position or 0
+
+
+def _page_size(limit: int) -> int:
+    return max(1, min(limit, MAX_PAGE))
