@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec import Raw
 
 from .errors import BadMessage, DuplicateMessage, VersionConflict
+from .grouping import Grouping
 from .machine.transition import Transition
 from .messages import Event, encode
 from .ports import MAX_PAGE, Committed, Result
@@ -43,6 +44,7 @@ class EventLog(ABC):
     """
 
     classes: EventTypes = _ANY  # of the events that are read without `types`
+    _grouping: Grouping | None = None
 
     # What a store gives.
 
@@ -94,7 +96,7 @@ class EventLog(ABC):
         append = Append(stream, expected_version, self._envelopes(events, key, cause))
         _check(append)
         put = tuple(Outgoing(each.id, Route.EVENT, each) for each in append.events) if publish else ()
-        [result] = await self.commit([Transition(at=append.events[0].time, put=put, appends=(append,))])
+        result = await self._commit_one(Transition(at=append.events[0].time, put=put, appends=(append,)))
         match result:
             case Committed():
                 return result.appended[0]
@@ -102,6 +104,12 @@ class EventLog(ABC):
                 raise result
             case DuplicateMessage():
                 return await self._appended_before(append)
+
+    async def _commit_one(self, transition: Transition) -> Result:
+        """Together with what others append meanwhile."""
+        if self._grouping is None:
+            self._grouping = Grouping(self.commit)
+        return await self._grouping.commit(transition)
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         now = self.now()
@@ -209,6 +217,9 @@ class _Caused(EventLog):
 
     def now(self) -> float:
         return self._log.now()
+
+    async def _commit_one(self, transition: Transition) -> Result:
+        return await self._log._commit_one(transition)
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         return super()._envelopes(events, key, self._cause if cause is NO_CAUSE else cause)

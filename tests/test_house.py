@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"saga", "aggregate"},
     {"machine"},
     {"ports"},
-    {"event_log"},
+    {"event_log", "grouping"},
     {"participant", "ledger", "repository"},
     {"app", "cloudevents", "config", "edge", "strictjson", "topics", "urls"},
     {"runtime", "memory", "memory_log"},

@@ -20,17 +20,16 @@ from ..cloudevents import cloud_event
 from ..config import Limits
 from ..errors import (
     BadMessage,
-    DuplicateMessage,
     NotAccepting,
     NotFound,
     StoreFull,
     StoreUnavailable,
-    VersionConflict,
 )
 from ..event_log import EventLog
+from ..grouping import result_of
 from ..machine.instance import Instance, Status
 from ..machine.transition import Transition
-from ..ports import Bus, Clock, Committed, Counts, Result, Store
+from ..ports import Bus, Clock, Counts, Result, Store
 from ..topics import NO_SETTINGS, Topics, TopicSettings
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Request, Verb
 from .admission import check_standing
@@ -458,9 +457,7 @@ class Engine:
 
         self._committer.add(self._relay.without_unwanted(transition) if self._acting else transition, answer)
         [result] = await self._told(settlement)
-        if isinstance(result, Committed | VersionConflict | DuplicateMessage):
-            return result
-        raise result
+        return result_of(result)
 
     # What goes on.
 

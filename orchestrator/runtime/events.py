@@ -21,11 +21,14 @@ class EngineEvents(EventLog):
         self.classes = EventTypes(app.event_types)
         self._store = store
         self._clock = clock
-        self._commit = commit
+        self._next_group = commit
 
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
         """Each with the engine's next group."""
-        return [await self._commit(transition) for transition in transitions]
+        return [await self._commit_one(transition) for transition in transitions]
+
+    async def _commit_one(self, transition: Transition) -> Result:
+        return await self._next_group(transition)
 
     async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
         """As the store has it."""

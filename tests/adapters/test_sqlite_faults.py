@@ -212,7 +212,7 @@ async def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
         for part in range(5):
             await stored(store, *(moved(made(f"{part} {n}")) for n in range(100)))
     content = bytearray(path.read_bytes())
-    for page in range(len(content) // 4096 // 2, len(content) // 4096 - 1):  # the schema stands before:
+    for page in range(len(content) // 4096 // 2, len(content) // 4096 - 1):  # the schema stands before
         content[page * 4096 : page * 4096 + 16] = b"\xff" * 16
     path.write_bytes(content)
     async with SQLiteStore(path, read_only=True) as store:

@@ -30,6 +30,7 @@ class Prepared(NamedTuple):
     history: Row = ()
     body: Row = ()
     flags: tuple[str, bool, bool, bool, bool] = ("", False, False, False, False)
+    only_appends: bool = False
 
 
 class Stored(NamedTuple):
@@ -47,7 +48,7 @@ def prepare(transition: Transition) -> Prepared:
     """Encode it, as it is now: the instance belongs to the caller and may change later."""
     instance, message = transition.instance, transition.message
     if instance is None:
-        return Prepared(transition)
+        return Prepared(transition, only_appends=_only_appends(transition))
     assert message is not None, "a transition of an instance is the effect of a message"
     history = HistoryCode.of(instance).row(transition, message, instance.version)
     outline = instance.outline()
@@ -61,8 +62,21 @@ def prepare(transition: Transition) -> Prepared:
     )
 
 
+def _only_appends(transition: Transition) -> bool:
+    return bool(transition.appends) and not (
+        transition.seen
+        or transition.remove
+        or transition.wait_until
+        or transition.waiting_remove
+        or transition.dead
+        or transition.dead_remove
+    )
+
+
 def commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list[Result]:
     """Write the group, inside a transaction. Errors: sqlite3.Error, then nothing of the group is to be kept."""
+    if all(one.only_appends for one in prepared):
+        return _commit_appends(connection, [one.transition for one in prepared])
     results: list[Result] = []
     for wave in _waves(prepared):
         results += _commit_wave(connection, wave)
@@ -121,6 +135,21 @@ def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> li
         problem or Committed(tuple(waiting.get(number, ())), appended[number])
         for number, problem in enumerate(problems)
     ]
+
+
+def _commit_appends(connection: sqlite3.Connection, transitions: Sequence[Transition]) -> list[Result]:
+    """The same for a group of which nothing else is to be looked up."""
+    appending = Appending(connection, transitions)
+    results: list[Result] = []
+    outbox: list[Row] = []
+    for one in transitions:
+        problem = appending.problem(one)
+        results.append(problem or Committed(appended=appending.take(one)))
+        if problem is None:
+            outbox += map(rows.outbox_row, one.put)
+    appending.write()
+    write_many(connection, OUTBOX, outbox)
+    return results
 
 
 # --- looking ---
@@ -284,6 +313,7 @@ CHANGED = """
         stands_in = new.column11, crc = new.column12, body = new.column13
     FROM (VALUES *) AS new WHERE instance.id = new.column1
 """
+OUTBOX = "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *"
 HISTORY = "INSERT INTO history (instance, version, message_id, at, outcome, notes, crc, message) VALUES *"
 
 
@@ -322,7 +352,7 @@ def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) ->
         ),
         ("DELETE FROM outbox WHERE name IN (VALUES *)", [(name,) for one in good for name in one.remove]),
         (
-            "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *",
+            OUTBOX,
             [rows.outbox_row(outgoing) for one in good for outgoing in one.put],
         ),
         ("DELETE FROM dead WHERE id IN (VALUES *)", [(id,) for one in good for id in one.dead_remove]),

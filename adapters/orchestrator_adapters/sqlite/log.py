@@ -123,13 +123,25 @@ def logged_of(
 # --- appending ---
 
 
-STREAMS = """
-    SELECT name, id, (SELECT max(version) FROM log INDEXED BY log_version WHERE log.stream = stream.id)
-    FROM (VALUES *) AS asked CROSS JOIN stream INDEXED BY stream_name ON name = asked.column1
+# One statement, whose answer is one row: each statement, and each row, costs as much as what it looks for.
+LOOK = """
+    SELECT
+        (SELECT max(position) FROM log), (SELECT max(id) FROM stream), (SELECT max(id) FROM event_type),
+        (
+            SELECT json_group_array(json_array(
+                stream.name, stream.id,
+                (SELECT max(version) FROM log INDEXED BY log_version WHERE log.stream = stream.id)
+            ))
+            FROM json_each(:streams) AS asked CROSS JOIN stream INDEXED BY stream_name ON stream.name = asked.value
+        ),
+        (
+            SELECT json_group_array(json_array(event_type.name, event_type.id))
+            FROM json_each(:types) AS asked
+            CROSS JOIN event_type INDEXED BY event_type_name ON event_type.name = asked.value
+        )
 """
-KNOWN = "SELECT event_id FROM (VALUES *) AS asked CROSS JOIN log INDEXED BY log_event ON event_id = asked.column1"
-TYPES = "SELECT name, id FROM (VALUES *) AS asked CROSS JOIN event_type ON name = asked.column1"
 LAST = "SELECT max(position) FROM log"
+KNOWN = "SELECT event_id FROM (VALUES *) AS asked CROSS JOIN log INDEXED BY log_event ON event_id = asked.column1"
 APPEND = "INSERT INTO log (position, stream, version, type, event_id, at, crc, body) VALUES *"
 
 
@@ -145,10 +157,14 @@ class Appending:
             return
         events = [event for append in appends for event in append.events]
         self._ids = {id for (id,) in read_many(connection, KNOWN, [(short_id(event.id),) for event in events])}
-        self._streams = _Numbers(connection, "stream", STREAMS, [append.stream for append in appends])
-        self._types = _Numbers(connection, "event_type", TYPES, [event.type for event in events])
-        self._versions = {name: version or 0 for name, _, version in self._streams.found}
-        self._position = last_position(connection)
+        names = dict.fromkeys(append.stream for append in appends), dict.fromkeys(event.type for event in events)
+        asked = {"streams": _json(names[0]), "types": _json(names[1])}
+        position, last_stream, last_type, streams, types = connection.execute(LOOK, asked).fetchone()
+        found = msgspec.json.decode(streams)
+        self._position: int = position or 0
+        self._versions: dict[str, int] = {name: version for name, _, version in found}
+        self._streams = _Numbers({name: id for name, id, _ in found}, last_stream or 0)
+        self._types = _Numbers(dict(msgspec.json.decode(types)), last_type or 0)
 
     def problem(self, transition: Transition) -> VersionConflict | DuplicateMessage | None:
         """Why its appends must not be stored; None: they will be written. To be asked last, for nothing else keeps the
@@ -173,12 +189,12 @@ class Appending:
         return tuple(self._take(append.stream, append.events) for append in transition.appends)
 
     def _take(self, stream: str, events: Sequence[Envelope]) -> Appended:
-        stream_id = self._streams.number(stream)
+        stream_id = self._streams[stream]
         version = self._versions.get(stream, 0)
         for event in events:
             version += 1
             self._position += 1
-            row = _event_row(event, self._types.number(event.type))
+            row = _event_row(event, self._types[event.type])
             self._rows.append((self._position, stream_id, version, *row))
         self._versions[stream] = version
         return Appended(version, self._position)
@@ -186,35 +202,30 @@ class Appending:
     def write(self) -> None:
         """Write what was taken."""
         if self._rows:
-            self._streams.write()
-            self._types.write()
+            write_many(self._connection, "INSERT INTO stream (id, name) VALUES *", self._streams.new)
+            write_many(self._connection, "INSERT INTO event_type (id, name) VALUES *", self._types.new)
             write_many(self._connection, APPEND, self._rows)
 
 
 class _Numbers:
-    """The numbers that stand for names, in a table of their own; new ones are given without a gap."""
+    """The numbers that stand for names; `new` are those that are not stored yet, the first one after `last`."""
 
-    def __init__(self, connection: sqlite3.Connection, table: str, sql: str, names: Iterable[str]) -> None:
-        self.found = read_many(connection, sql, [(name,) for name in dict.fromkeys(names)])
-        self._connection = connection
-        self._table = table
-        self._number_of: dict[str, int] = {name: id for name, id, *_ in self.found}
-        self._new: list[Row] = []
-        self._next = 0
+    def __init__(self, known: dict[str, int], last: int) -> None:
+        self.new: list[Row] = []
+        self._known = known
+        self._last = last
 
-    def number(self, name: str) -> int:
-        number = self._number_of.get(name)
+    def __getitem__(self, name: str) -> int:
+        number = self._known.get(name)
         if number is None:
-            if not self._new:
-                (last,) = self._connection.execute(f"SELECT max(id) FROM {self._table}").fetchone()
-                self._next = last or 0
-            self._next += 1
-            number = self._number_of[name] = self._next
-            self._new.append((number, name))
+            self._last += 1
+            number = self._known[name] = self._last
+            self.new.append((number, name))
         return number
 
-    def write(self) -> None:
-        write_many(self._connection, f"INSERT INTO {self._table} (id, name) VALUES *", self._new)
+
+def _json(names: Iterable[str]) -> str:
+    return _encode(list(names)).decode()
 
 
 # --- reading ---
@@ -231,7 +242,8 @@ STREAM_VERSION = "SELECT max(version) FROM log WHERE stream = (SELECT id FROM st
 LOGGED = f"{_COLUMNS} WHERE event_id = ?"
 LOG = f"{_COLUMNS} WHERE position > :after ORDER BY position LIMIT :limit"
 LOG_OF_TYPES = f"""{_COLUMNS}
-    WHERE position > :after AND position <= :until AND log.type IN (SELECT value FROM json_each(:types))
+    WHERE position > :after AND position <= :until
+        AND log.type IN (SELECT id FROM event_type WHERE name IN (SELECT value FROM json_each(:types)))
     ORDER BY position LIMIT :limit
 """
 
@@ -255,8 +267,7 @@ def log(connection: sqlite3.Connection, after: int, limit: int, types: Sequence[
         rows = tuple(logged_of(*row) for row in connection.execute(LOG, {"after": after, "limit": limit}).fetchall())
         return Stretch(rows, rows[-1].position if rows else after)
     until = min(after + LOOKED_AT, max(after, last_position(connection)))
-    type_ids = [id for _, id in read_many(connection, TYPES, [(name,) for name in dict.fromkeys(types)])]
-    parameters = {"after": after, "until": until, "limit": limit, "types": _encode(type_ids).decode()}
+    parameters = {"after": after, "until": until, "limit": limit, "types": _json(types)}
     rows = tuple(logged_of(*row) for row in connection.execute(LOG_OF_TYPES, parameters).fetchall())
     return Stretch(rows, rows[-1].position if len(rows) == limit else until)
 
