@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .instance import Bug, Call, CallKind, Do, Instance, Payload, Status, Then, Undo, Visit, VisitState
     from .limits import MachineLimits
     from .react import fold, migrate, react, replay, set_aside
-    from .timers import next_timer
+    from .timers import away, next_timer
     from .transition import Entry, Outcome, Record, Transition
     from .turn import HandlerBug
 
@@ -30,7 +30,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "limits": ("MachineLimits",),
     "react": ("fold", "migrate", "react", "replay", "set_aside"),
-    "timers": ("next_timer",),
+    "timers": ("away", "next_timer"),
     "transition": ("Entry", "Outcome", "Record", "Transition"),
     "turn": ("HandlerBug",),
 }
@@ -56,6 +56,7 @@ __all__ = [
     "Undo",
     "Visit",
     "VisitState",
+    "away",
     "fold",
     "migrate",
     "next_timer",

@@ -10,6 +10,8 @@ from ..wire import NOTHING, Address, Kind, Outgoing, Route
 from .instance import Call, CallKind, Instance, Payload, Undo, Visit
 from .turn import Turn, silence
 
+AWAY = Raw(b'{"away":true}')  # of an attempt's timer: the broker has not taken the command yet
+AWAY_S = 30.0  # the least that such an attempt gets anew
 UNWIND = Payload(type="Unwind", data=Raw(bytes(NOTHING)))
 
 
@@ -24,6 +26,16 @@ def ask(turn: Turn, visit: Visit, call: Call) -> None:
     call.parked = ""
     call.held = turn.instance.paused
     turn.send(_row(turn, visit, call))
+
+
+def wait_longer(turn: Turn, visit: Visit, call: Call) -> None:
+    """The command has not left, since the broker is away: this attempt's time begins anew (R10)."""
+    limit = policy(turn, visit, call).timeout
+    assert limit is not None, "its timer has come"
+    call.timeout_at = turn.now + max(limit, AWAY_S)
+    if not call.held:
+        turn.send(_row(turn, visit, call))  # in place of the same row with the earlier deadline
+    turn.note(f"{label(visit, call)}: the broker is away, attempt {call.attempt - call.base} has not left")
 
 
 def settle(turn: Turn, visit: Visit, call: Call) -> None:
@@ -58,6 +70,16 @@ def afresh(turn: Turn, visit: Visit, call: Call) -> None:
 def exchange_id(instance: Instance, visit: Visit, call: Call) -> str:
     """The key of what is under way: the command's, or its undo's (R3)."""
     return instance.undo_id(visit, call) if call.unwinding is Undo.ASKED else instance.command_id(visit, call)
+
+
+def asked_type(instance: Instance, name: str) -> str:
+    """The type of the command that is under way under this id; empty, if none is."""
+    for visit in instance.visits:
+        for call in visit.calls:
+            if exchange_id(instance, visit, call) == name:
+                payload = call.undo if call.unwinding is Undo.ASKED else call.command
+                return payload.type if payload is not None else ""
+    return ""
 
 
 def policy(turn: Turn, visit: Visit, call: Call) -> Retry:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
 
 from ..wire import Envelope, Kind
 from .events import late
-from .exchange import exchange_id
+from .exchange import AWAY, asked_type, exchange_id, wait_longer
 from .instance import Instance, Status, Undo, VisitState
 from .outcomes import park
 from .replies import again, attempt_timed_out, find, step_timed_out
@@ -31,6 +33,13 @@ def next_timer(instance: Instance, now: float) -> Envelope | None:
         return None
     moment, name, about, attempt = due
     return _timer(instance, name, about, moment, Kind.TIMER, attempt)
+
+
+def away(instance: Instance, message: Envelope, is_away: Callable[[str, str], bool]) -> Envelope:
+    """The timer, marked if it is an attempt's whose command could not leave: `is_away` is asked for its id and type."""
+    if message.type == ATTEMPT and is_away(message.reply_to, asked_type(instance, message.reply_to)):
+        return replace(message, data=AWAY)
+    return message
 
 
 def timer(turn: Turn) -> None:
@@ -95,6 +104,9 @@ def _of_an_attempt(turn: Turn) -> None:
         visit, call, is_undo = found
         moment = call.retry_at if message.type == RETRY else call.timeout_at
         present = (call.unwinding is Undo.ASKED) == is_undo and call.attempt == message.attempt
+        if present and moment is not None and moment <= turn.now and message.data == AWAY:
+            wait_longer(turn, visit, call)
+            return
         if present and moment is not None and moment <= turn.now:
             (again if message.type == RETRY else attempt_timed_out)(turn, visit, call)
             return

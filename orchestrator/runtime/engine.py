@@ -226,6 +226,7 @@ class Engine:
         if self._acting:
             self._committer.on_back = self._recover
             self._supervisor.prepare = self._relay.without_unwanted
+            self._supervisor.is_away = self._relay.is_held_up
 
     async def _start(self) -> None:
         """The commit loops run until the end; the acting ones until a drain."""

@@ -73,8 +73,8 @@ class Intake:
             try:
                 async with bus.subscribe(topology.takes, topology.group, self._limits.prefetch) as subscription:
                     self._subscription = subscription
+                    self.trouble.ends()
                     async for batch in subscription:
-                        self.trouble.ends()
                         await self._take_all([_Taken(subscription, delivered) for delivered in batch])
             except BusUnavailable as error:
                 self._subscription = None

@@ -7,7 +7,6 @@ paged through at the start, and whenever more came than memory was to hold (R20)
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
@@ -87,8 +86,8 @@ class Relay:
         self._is_stopped = False
         self._under_way: dict[str, None] = {}  # names of rows that are handed over and stored
         self._taken_out: dict[str, None] | None = None  # names taken out while a page is read
-        self._to_publish: deque[_Parcel] = deque()
-        self._refused: list[_Parcel] = []  # by the broker, for now
+        self._to_publish: dict[str, _Parcel] = {}  # by the row's name
+        self._refused: dict[str, _Parcel] = {}  # by the broker, for now
         self._refused_names: dict[str, None] = {}  # of these, and of those that are offered again
         self._spills = {
             Lane.HERE: _Spill(self._has_room_here),
@@ -117,8 +116,14 @@ class Relay:
     @property
     def oldest_unpublished(self) -> float | None:
         """When the message was made that waits longest for the broker, in seconds since 1970."""
-        waiting = [parcel.row.envelope.time for parcel in (*islice(self._to_publish, 1), *self._refused[:1])]
-        return min(waiting, default=None)
+        first = (*islice(self._to_publish.values(), 1), *islice(self._refused.values(), 1))
+        return min((parcel.row.envelope.time for parcel in first), default=None)
+
+    def is_held_up(self, name: str, wire_type: str) -> bool:
+        """Whether a command waits for a broker that is away, or that does not take it."""
+        if self._bus is None or self._calls.takes(wire_type):
+            return False
+        return self.trouble.since is not None or name in self._refused_names
 
     def without_unwanted(self, transition: Transition) -> Transition:
         """The transition without the events that nobody here wants, when there is no bus: they need not be stored."""
@@ -165,8 +170,8 @@ class Relay:
         while True:
             await self._publishing.wait()
             while self._to_publish:
-                batch = [parcel for parcel in islice(self._to_publish, PUBLISH_AT_ONCE) if self._is_to_go(parcel)]
-                passed = min(len(self._to_publish), PUBLISH_AT_ONCE)
+                passed = list(islice(self._to_publish.values(), PUBLISH_AT_ONCE))
+                batch = [parcel for parcel in passed if self._is_to_go(parcel)]
                 try:
                     told = await bus.publish([self._message(parcel.row) for parcel in batch]) if batch else []
                 except BusUnavailable as error:
@@ -174,8 +179,9 @@ class Relay:
                     await self.trouble.pause()
                     continue
                 self.trouble.ends()
-                for _ in range(passed):
-                    self._to_publish.popleft()
+                for parcel in passed:
+                    if self._to_publish.get(parcel.row.name) is parcel:  # no later one has taken its place
+                        del self._to_publish[parcel.row.name]
                 for parcel, refusal in zip(batch, told, strict=True):
                     self._published(parcel, refusal)
                 self._changed.ring()
@@ -185,8 +191,8 @@ class Relay:
         while True:
             await self._refusing.wait()
             await self._clock.sleep(REFUSED_AGAIN_S)
-            again, self._refused = self._refused, []
-            self._to_publish.extend(again)
+            again, self._refused = self._refused, {}
+            self._to_publish = again | self._to_publish
             self._publishing.set()
 
     def _message(self, row: Outgoing) -> BusMessage:
@@ -219,7 +225,7 @@ class Relay:
             self._give_up(parcel, refusal.reason)
         else:
             self.refusals.begins(BusUnavailable(refusal.reason))
-            self._refused.append(parcel)
+            self._refused[parcel.row.name] = parcel
             self._refused_names[parcel.row.name] = None
             self._refusing.set()
 
@@ -330,7 +336,8 @@ class Relay:
                 self._distributor.distribute(row.envelope, wanted, _nothing, row=row, others=1)
 
     def _publish(self, row: Outgoing, gone: Callable[[], None]) -> None:
-        self._to_publish.append(_Parcel(row, gone))
+        self._refused.pop(row.name, None)
+        self._to_publish[row.name] = _Parcel(row, gone)
         self._publishing.set()
 
     # What was left in the store.

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ..config import Limits
 from ..definition import Definition
 from ..errors import DuplicateMessage, NotFound, StoreUnavailable, VersionConflict
-from ..machine import HandlerBug, migrate, next_timer, react, set_aside
+from ..machine import HandlerBug, away, migrate, next_timer, react, set_aside
 from ..machine.instance import Instance
 from ..machine.transition import Outcome, Transition
 from ..ports import Clock, Committed, Result, Store, Waiting
@@ -54,6 +54,7 @@ class Supervisor:
         self.trouble = Trouble("instances cannot be loaded", clock)
         self.on_failed: Callable[[], None] = _nothing
         self.prepare: Callable[[Transition], Transition] = _as_it_is
+        self.is_away: Callable[[str, str], bool] = _never
         self._sagas = sagas
         self._store = store
         self._committer = committer
@@ -146,6 +147,8 @@ class Supervisor:
         message = mail.message
         if message is None and mailbox.instance is not None:
             message = next_timer(mailbox.instance, now)
+            if message is not None:
+                message = away(mailbox.instance, message, self.is_away)
         if message is None:
             self._done(mailbox, Transition(at=now, outcome=Outcome.STALE))
             return
@@ -278,6 +281,10 @@ def _is_void(transition: Transition) -> bool:
 
 def _dead(message: Envelope, now: float, reason: str) -> Transition:
     return Transition(at=now, outcome=Outcome.DEAD, dead=(DeadLetter(at=now, reason=reason, envelope=message),))
+
+
+def _never(name: str, wire_type: str) -> bool:
+    return False
 
 
 def _nothing() -> None: ...

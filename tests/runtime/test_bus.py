@@ -19,7 +19,7 @@ from orchestrator.messages import Message, encode, type_name
 from orchestrator.ports import BusMessage, Delivered, NotTaken, Subscription, Topic
 from orchestrator.runtime.engine import Engine
 from orchestrator.topics import Plain, TopicSettings
-from orchestrator.wire import Envelope, Kind
+from orchestrator.wire import Envelope, Kind, Request, Verb
 
 from .faulty import FaultyStore
 from .shop import (
@@ -219,16 +219,45 @@ async def test_a_command_that_nobody_takes_waits_until_somebody_does_and_holds_u
         assert engine.stats().problem == ""
 
 
-async def test_a_command_that_nobody_took_in_time_is_not_sent_any_more() -> None:
+async def test_a_command_that_is_given_up_before_anybody_took_it_is_not_sent_any_more() -> None:
     bus = FlakyBus()
     app: App[object] = App("shop", sagas=[OrderFulfilment])
     async with Engine(app, MemoryStore(), bus, clock=LoopClock()) as engine:
         await engine.accept(event(OrderPlaced("1")))
         await anyio.sleep(100)
-        async with others(bus, "commands.ReserveStock"):
-            await anyio.sleep(100)
-        assert [envelope.attempt for envelope in bus.published if envelope.type == "ReserveStock"] == []
+        await engine.verb(order("1"), Verb.CANCEL, Request(why="too late"), "me")
+        async with others(bus, "commands.ReserveStock", "commands.ReleaseStock") as commands:
+            assert (await _next(commands)).type == "ReleaseStock"
+            await anyio.sleep(2)
+        assert {envelope.type for envelope in bus.published} == {"ReleaseStock"}
         assert "ReserveStock" not in engine.stats().problem
+
+
+class Away(FlakyBus):
+    """A broker that is away until it is told to come."""
+
+    is_away = True
+
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        if self.is_away:
+            raise BusUnavailable("the broker is away")
+        return await super().publish(messages)
+
+
+async def test_while_the_broker_is_away_no_attempt_is_used_up() -> None:
+    world, bus, stores = World(), Away(), (MemoryStore(), MemoryStore())
+    app = shop(world)
+    async with bus, Engine(app.sagas_only(), stores[0], KeptOpen(bus), clock=LoopClock()) as engine:
+        await engine.accept(event(OrderPlaced("1")))
+        await anyio.sleep(3600)
+        [instance] = await stores[0].load([order("1")])
+        assert instance is not None and instance.status is Status.RUNNING and not instance.parked
+        assert (await stores[0].counts(0)).outbox == 1
+        bus.is_away = False
+        async with Engine(app.work_only(), stores[1], KeptOpen(bus), clock=LoopClock()):
+            assert (await engine.ended(order("1"))).status is Status.COMPLETED
+    assert world.names("1") == ["ReserveStock 1", "ChargeCard 1", "ShipOrder 1"]
+    assert [call.attempt for call in world.calls] == [1, 1, 1]
 
 
 class Small(FlakyBus):
