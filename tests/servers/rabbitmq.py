@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Generator
@@ -22,6 +23,7 @@ class RabbitMQ:
     def __init__(self, server: Server, port: int, environment: dict[str, str]) -> None:
         """Made by `rabbitmq`."""
         self.port = port
+        self._server = server
         self._environment = environment
         self.start = server.start
         self.kill = server.kill
@@ -35,6 +37,18 @@ class RabbitMQ:
     def url_at(self, port: int, options: str = "") -> str:
         """The same by way of a proxy, or with options."""
         return f"amqp://guest:guest@127.0.0.1:{port}/{options}"
+
+    def freeze(self) -> None:
+        """It neither answers nor hangs up, until it is thawed or killed."""
+        os.kill(self._server.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._server.pid, signal.SIGCONT)
+
+    def remember(self) -> None:
+        """Have on disk what was declared: for some seconds after it, SIGKILL takes it away."""
+        self.control("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
 
     def control(self, *words: str) -> None:
         """What those who administer it tell it; takes seconds."""
