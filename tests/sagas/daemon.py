@@ -20,11 +20,16 @@ OPEN = ("running", "compensating")
 
 
 class Daemon:
-    """`orchestrator run APP` on a store in `folder`; `settings` are environment variables."""
+    """`orchestrator run` on a store in `folder`, or another verb that hosts the app; `settings` are environment
+    variables.
+    """
 
-    def __init__(self, app: Path, folder: Path, **settings: str) -> None:
-        self.store = f"sqlite:///{folder / 'store.db'}"
-        self.log = folder / "daemon.log"
+    def __init__(
+        self, app: Path, folder: Path, *, words: tuple[str, ...] = ("run",), name: str = "store", **settings: str
+    ) -> None:
+        self.store = f"sqlite:///{folder / f'{name}.db'}"
+        self.log = folder / f"{name}.log"
+        self._words = words
         self.environment = {
             **os.environ,
             "ORCHESTRATOR_APP": str(app),
@@ -49,7 +54,8 @@ class Daemon:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*ORCHESTRATOR, "run", "--log", "text"], stderr=log, env=self.environment)
+            words = [*ORCHESTRATOR, *self._words, "--store", self.store, "--log", "text"]
+            self.process = subprocess.Popen(words, stderr=log, env=self.environment)
 
     def is_up(self) -> bool:
         """Whether it answers. Fails if it has ended by itself."""
