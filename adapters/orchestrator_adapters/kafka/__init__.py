@@ -1,0 +1,5 @@
+"""The bus on Kafka, over aiokafka."""
+
+from .bus import KafkaBus
+
+__all__ = ["KafkaBus"]
