@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .lazy import load_when_used
 
 if TYPE_CHECKING:
+    from .aggregate import Aggregate, apply
     from .app import App, load_app
     from .config import Limits, Settings
     from .context import Handling, delivery, now, unique_id
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .participant import Call, Delivery, Listener, Participant, listener, participant
     from .ports import Find, Page
     from .recorded import Appended, Cause, Metadata, Recorded
+    from .repository import Repository
     from .retry import Retry
     from .runtime.embedded import End, Orchestrator, Run
     from .saga import (
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from .urls import open_bus, open_store
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "aggregate": ("Aggregate", "apply"),
     "app": (
         "App",
         "load_app",
@@ -134,6 +137,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Metadata",
         "Recorded",
     ),
+    "repository": ("Repository",),
     "retry": ("Retry",),
     "runtime.embedded": (
         "End",
@@ -165,6 +169,7 @@ if not TYPE_CHECKING:
     load_when_used(__name__, _HOMES)
 
 __all__ = [
+    "Aggregate",
     "App",
     "AppError",
     "Appended",
@@ -208,6 +213,7 @@ __all__ = [
     "Recorded",
     "Refusal",
     "Refused",
+    "Repository",
     "Retry",
     "RetryAfter",
     "Run",
@@ -225,6 +231,7 @@ __all__ = [
     "Unwound",
     "VersionConflict",
     "Wait",
+    "apply",
     "days",
     "delivery",
     "hours",

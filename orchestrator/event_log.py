@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from weakref import WeakValueDictionary
 
 from msgspec import Raw
 
@@ -45,6 +47,7 @@ class EventLog(ABC):
 
     classes: EventTypes = _ANY  # of the events that are read without `types`
     _grouping: Grouping | None = None
+    _turns: WeakValueDictionary[str, asyncio.Lock] | None = None
 
     # What a store gives.
 
@@ -54,6 +57,10 @@ class EventLog(ABC):
 
     @abstractmethod
     async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
+        """As the Store port says."""
+
+    @abstractmethod
+    async def stream_version(self, name: str) -> int:
         """As the Store port says."""
 
     @abstractmethod
@@ -93,10 +100,31 @@ class EventLog(ABC):
         Errors: VersionConflict, with both versions; BadMessage, for no events, too many, what cannot be stored, or a
         key that was used for other events; StoreError.
         """
+        return await self.append_with(
+            stream, events, (), expected_version=expected_version, publish=publish, key=key, cause=cause
+        )
+
+    async def append_with(
+        self,
+        stream: str,
+        events: Event | Sequence[Event],
+        beside: Iterable[tuple[str, Event]],
+        *,
+        expected_version: int | None = None,
+        publish: bool = False,
+        key: str = "",
+        cause: Cause = NO_CAUSE,
+    ) -> Appended:
+        """`append`, together with events for the ends of other streams, which are not published. Gives what became of
+        the first stream.
+        """
         append = Append(stream, expected_version, self._envelopes(events, key, cause))
         _check(append)
         put = tuple(Outgoing(each.id, Route.EVENT, each) for each in append.events) if publish else ()
-        result = await self._commit_one(Transition(at=append.events[0].time, put=put, appends=(append,)))
+        others = tuple(
+            Append(name, None, self._envelopes(event, key and f"{key}>{name}", cause)) for name, event in beside
+        )
+        result = await self._commit_one(Transition(at=append.events[0].time, put=put, appends=(append, *others)))
         match result:
             case Committed():
                 return result.appended[0]
@@ -155,13 +183,20 @@ class EventLog(ABC):
         `types`: only events of these; classes among them are what they are decoded to. Errors: StoreError.
         """
         wanted, classes = self._wanted(types)
+        async for recorded in self.read_as(classes, stream, from_version, to_version):
+            if not wanted or recorded.type in wanted:
+                yield recorded
+
+    async def read_as(
+        self, classes: EventTypes, stream: str, from_version: int = 1, to_version: int | None = None
+    ) -> AsyncIterator[Recorded]:
+        """`read`, decoding to these classes."""
         after = max(0, from_version - 1)
         while to_version is None or after < to_version:
             limit = MAX_PAGE if to_version is None else min(MAX_PAGE, to_version - after)
             rows = await self.stream(stream, after, limit)
             for row in rows:
-                if not wanted or row.envelope.type in wanted:
-                    yield Recorded(row, classes)
+                yield Recorded(row, classes)
             if len(rows) < limit:
                 return
             after = rows[-1].version
@@ -183,6 +218,15 @@ class EventLog(ABC):
             if stretch.until == after:
                 return
             after = stretch.until
+
+    def turn(self, stream: str) -> asyncio.Lock:
+        """The lock of those of this process who change a stream one after the other."""
+        if self._turns is None:
+            self._turns = WeakValueDictionary()
+        lock = self._turns.get(stream)
+        if lock is None:
+            lock = self._turns[stream] = asyncio.Lock()
+        return lock
 
     def caused_by(self, cause: Cause) -> EventLog:
         """The same log for somebody whose appends, unless they say otherwise, come from this cause."""
@@ -217,6 +261,12 @@ class _Caused(EventLog):
 
     def now(self) -> float:
         return self._log.now()
+
+    async def stream_version(self, name: str) -> int:
+        return await self._log.stream_version(name)
+
+    def turn(self, stream: str) -> asyncio.Lock:
+        return self._log.turn(stream)
 
     async def _commit_one(self, transition: Transition) -> Result:
         return await self._log._commit_one(transition)

@@ -96,6 +96,8 @@ class EventTypes:
 
     def _defined(self, wire_type: str) -> type[Event]:
         found = [] if self._only else [cls for cls in _all_events(Event) if cls.__wire__.type == wire_type]
+        if self._only:
+            raise BadMessage(f"{wire_type!r} is not among {', '.join(sorted(self._known))}")
         if not found:
             raise BadMessage(f"no Event class of the wire type {wire_type!r} is defined here: import its module")
         if len(found) > 1:

@@ -34,6 +34,10 @@ class EngineEvents(EventLog):
         """As the store has it."""
         return await self._store.stream(name, after, limit)
 
+    async def stream_version(self, name: str) -> int:
+        """As the store has it."""
+        return await self._store.stream_version(name)
+
     async def log(self, after: int = 0, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> Stretch:
         """As the store has it."""
         return await self._store.log(after, limit, types)
