@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         VersionConflict,
     )
-    from .event_log import EventLog
+    from .event_log import EventLog, EventStore
     from .ledger import First, Ledger, Once
     from .machine import Status
     from .messages import Command, Done, Event, Failure, Message, NeverRefused, Query, Refusal, Secret, Unwound, upcast
@@ -102,7 +102,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "StoreUnavailable",
         "VersionConflict",
     ),
-    "event_log": ("EventLog",),
+    "event_log": ("EventLog", "EventStore"),
     "ledger": (
         "First",
         "Ledger",
@@ -188,6 +188,7 @@ __all__ = [
     "End",
     "Event",
     "EventLog",
+    "EventStore",
     "Failure",
     "Fatal",
     "Find",

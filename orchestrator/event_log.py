@@ -15,7 +15,7 @@ from .errors import BadMessage, DuplicateMessage, VersionConflict
 from .grouping import Grouping
 from .machine.transition import Transition
 from .messages import Event, encode
-from .ports import MAX_PAGE, Committed, Result
+from .ports import MAX_PAGE, Committed, Result, Store
 from .recorded import (
     NO_CAUSE,
     Append,
@@ -42,7 +42,7 @@ class EventLog(ABC):
         async for recorded in log.read("order-1"):
             print(recorded.version, recorded.position, recorded.event, recorded.metadata.time)
 
-    A store inherits this, and fills in the abstract methods, which are those of the Store port.
+    The abstract methods are those of the Store port.
     """
 
     classes: EventTypes = _ANY  # of the events that are read without `types`
@@ -237,6 +237,10 @@ class EventLog(ABC):
         classes = by_wire_type(one for one in types if not isinstance(one, str))
         wanted = tuple(dict.fromkeys([*classes, *(one for one in types if isinstance(one, str))]))
         return wanted, EventTypes(classes) if classes else self.classes
+
+
+class EventStore(EventLog, Store):
+    """What a store inherits and `open_store` gives: the Store port, and streams of events over it."""
 
 
 class _Caused(EventLog):

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
 from .errors import BadMessage, BusUnavailable, ConfigError, DuplicateMessage, VersionConflict
-from .event_log import EventLog
+from .event_log import EventStore
 from .machine.instance import Instance
 from .machine.transition import Entry, Transition
 from .memory_log import MemoryLog
@@ -45,7 +45,7 @@ MAX_UNDELIVERED = 100_000
 _decode = msgspec.json.Decoder(Instance).decode
 
 
-class MemoryStore(EventLog):
+class MemoryStore(EventStore):
     """A store that lives as long as this object. Leaving and entering it again keeps what it holds."""
 
     @classmethod

@@ -11,8 +11,7 @@ from msgspec import Struct
 from .errors import DuplicateMessage, VersionConflict
 from .machine.instance import Instance, Status
 from .machine.transition import Entry, Transition
-from .messages import Event
-from .recorded import NO_CAUSE, Appended, Cause, Logged, Recorded, Stretch
+from .recorded import Appended, Logged, Stretch
 from .wire import Address, DeadLetter, Envelope, Outgoing
 
 MAX_ROW_ID = 2**63 - 1  # of a dead letter, a row of the waiting room or of the outbox
@@ -216,35 +215,6 @@ class Store(Protocol):
 
     async def last_position(self) -> int:
         """How many events the log has: the position of the last one."""
-        ...
-
-    # What users call, over the methods above: inherited from `EventLog`.
-
-    async def append(
-        self,
-        stream: str,
-        events: Event | Sequence[Event],
-        *,
-        expected_version: int | None = None,
-        publish: bool = False,
-        key: str = "",
-        cause: Cause = NO_CAUSE,
-    ) -> Appended:
-        """As `EventLog.append`."""
-        ...
-
-    def read(
-        self,
-        stream: str,
-        from_version: int = 1,
-        to_version: int | None = None,
-        types: Sequence[type[Event] | str] = (),
-    ) -> AsyncIterator[Recorded]:
-        """As `EventLog.read`."""
-        ...
-
-    def read_all(self, from_position: int = 1, types: Sequence[type[Event] | str] = ()) -> AsyncIterator[Recorded]:
-        """As `EventLog.read_all`."""
         ...
 
 

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from . import codec
 from .aggregate import Aggregate
-from .errors import NotFound, VersionConflict
+from .errors import DuplicateMessage, NotFound, VersionConflict
 from .event_log import EventLog
 from .messages import Event
 from .recorded import EventTypes, Recorded, by_wire_type
@@ -61,11 +61,13 @@ class Repository(Generic[A]):
             raise NotFound(f"there is no {self._cls.stream_of(id)}" + (f"@{at_version}" if at_version else ""))
         return aggregate
 
-    async def save(self, aggregate: A) -> None:
-        """Append what it recorded, all or nothing; nothing recorded is nothing to do.
+    async def save(self, aggregate: A, *, key: str = "") -> None:
+        """Append what it recorded, all or nothing; nothing recorded is nothing to do. `key` as in `EventLog.append`: no
+        other events are ever stored under it, in whatever stream.
 
         Errors: VersionConflict, if it has changed since it was loaded: load it again and decide again, or use
-        `update`; as `EventLog.append`. After an error the aggregate is of no more use.
+        `update`; DuplicateMessage, if these events are stored under the key already; as `EventLog.append`. After an
+        error the aggregate is of no more use.
         """
         events = aggregate.recorded
         if not events:
@@ -76,28 +78,34 @@ class Repository(Generic[A]):
         if self._snapshot_every and before // self._snapshot_every < aggregate.version // self._snapshot_every:
             snapshot = Snapshot(aggregate.version, self._shape, Raw(codec.encode(aggregate)))
             beside = [(stream + SNAPSHOTS, snapshot)]
-        await self._log.append_with(stream, events, beside, expected_version=before, publish=self._publish)
+        appended = await self._log.append_with(
+            stream, events, beside, expected_version=before, publish=self._publish, key=key
+        )
+        if appended.version != aggregate.version:
+            raise DuplicateMessage(f"{stream}: what it recorded is stored since version {appended.version} under {key}")
         aggregate.__dict__["recorded"] = ()
 
-    async def update(self, id: str, decide: Callable[[A], T], *, attempts: int = 10, new: bool = False) -> T:
+    async def update(
+        self, id: str, decide: Callable[[A], T], *, key: str = "", attempts: int = 10, new: bool = False
+    ) -> T:
         """Load it, have `decide` change it, save it, and give what `decide` returned; again from the start when
         somebody else was faster. Updates of one aggregate in this process take turns. `new`: one to which nothing has
-        happened, if there is none.
+        happened, if there is none. `key` as in `save`.
 
         Errors: NotFound; VersionConflict, after so many attempts; what `decide` raises, and nothing is stored then.
         """
         async with self._log.turn(self._cls.stream_of(id)):
             for _ in range(attempts - 1):
                 try:
-                    return await self._update(id, decide, new)
+                    return await self._update(id, decide, key, new)
                 except VersionConflict:
                     continue
-            return await self._update(id, decide, new)
+            return await self._update(id, decide, key, new)
 
-    async def _update(self, id: str, decide: Callable[[A], T], new: bool) -> T:
+    async def _update(self, id: str, decide: Callable[[A], T], key: str, new: bool) -> T:
         aggregate = await (self._loaded(id) if new else self.load(id))
         told = decide(aggregate)
-        await self.save(aggregate)
+        await self.save(aggregate, key=key)
         return told
 
     async def _loaded(self, id: str, at_version: int | None = None) -> A:

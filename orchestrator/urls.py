@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConfigError
-from .ports import Bus, Store
+from .event_log import EventStore
+from .ports import Bus
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -30,11 +31,11 @@ OWN = {
 EXTRAS = {"amqps": "amqp"}  # the others are named like their scheme
 
 
-def open_store(url: str, *, read_only: bool = False) -> Store:
+def open_store(url: str, *, read_only: bool = False) -> EventStore:
     """The store that a URL such as `sqlite:///shop.db` names, to be opened with `async with`; `read_only` beside the
     process that writes. Errors: ConfigError, for a scheme that nothing installed knows, or as the store says.
     """
-    return cast(Store, _adapter(STORES, "store", url).from_url(url, read_only=read_only))
+    return cast(EventStore, _adapter(STORES, "store", url).from_url(url, read_only=read_only))
 
 
 def open_bus(url: str) -> Bus:

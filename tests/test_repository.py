@@ -15,6 +15,7 @@ from orchestrator import (
     Aggregate,
     BadMessage,
     Cause,
+    DuplicateMessage,
     Event,
     EventLog,
     NotFound,
@@ -39,7 +40,6 @@ def anyio_backend() -> str:
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[EventLog]:
     store = open_store("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/x.db")
     async with store:
-        assert isinstance(store, EventLog)
         yield store
 
 
@@ -108,10 +108,10 @@ async def test_an_update_decides_again_after_a_conflict(log: EventLog) -> None:
         await accounts.save(other)
 
     class Slow(Repository[Account]):
-        async def save(self, aggregate: Account) -> None:
+        async def save(self, aggregate: Account, *, key: str = "") -> None:
             if len(seen) < 3:
                 await interfere(aggregate)
-            await super().save(aggregate)
+            await super().save(aggregate, key=key)
 
     def decide(account: Account) -> str:
         seen.append(account.balance)
@@ -124,6 +124,16 @@ async def test_an_update_decides_again_after_a_conflict(log: EventLog) -> None:
     with pytest.raises(VersionConflict):
         await Slow(Account, log).update("42", decide, attempts=2)
     assert len(seen) == 2
+
+
+async def test_events_of_one_key_are_stored_once_in_whatever_stream(log: EventLog) -> None:
+    accounts = Repository(Account, log)
+    await accounts.update("1", lambda account: account.open("ann"), key="k", new=True)
+    with pytest.raises(DuplicateMessage, match="k"):  # it did not look whether it knows the key
+        await accounts.update("1", lambda account: account.record(Opened("ann")), key="k")
+    with pytest.raises(BadMessage, match="k"):
+        await accounts.update("2", lambda account: account.open("ann"), key="k", new=True)
+    assert (await accounts.load("1")).version == 1
 
 
 async def test_what_a_decision_refuses_is_not_tried_again(log: EventLog) -> None:

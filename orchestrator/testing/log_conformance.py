@@ -1,7 +1,7 @@
 """What the log of every store must do, as tests: the sentences of the Store port about appends and streams.
 
     class TestMyLog(EventLogConformance):
-        def open_store(self, place: Path) -> AbstractAsyncContextManager[Store]:
+        def open_store(self, place: Path) -> AbstractAsyncContextManager[EventStore]:
             return MyStore(place / "x.db")
 
 Needs pytest and anyio's pytest plugin, which anyio brings along.
@@ -18,10 +18,11 @@ import pytest
 from msgspec import Raw
 
 from ..errors import BadMessage, DuplicateMessage, VersionConflict
+from ..event_log import EventStore
 from ..machine.instance import Instance
 from ..machine.transition import Transition
 from ..messages import Event
-from ..ports import MAX_PAGE, Committed, Result, Store
+from ..ports import MAX_PAGE, Committed, Result
 from ..recorded import Append, Appended, Cause, Logged, Stretch
 from ..wire import Envelope, Kind, Outgoing, Route
 
@@ -64,19 +65,19 @@ def going(name: str) -> Outgoing:
     return Outgoing(name, Route.EVENT, happened(name))
 
 
-async def appended(store: Store, *appends: Append) -> tuple[Appended, ...]:
+async def appended(store: EventStore, *appends: Append) -> tuple[Appended, ...]:
     """What became of appends that must succeed, in one transition."""
     [result] = await store.commit([appending(*appends)])
     assert isinstance(result, Committed), result
     return result.appended
 
 
-async def ids_of(store: Store, stream: str) -> list[str]:
+async def ids_of(store: EventStore, stream: str) -> list[str]:
     """The ids of a stream's events."""
     return [row.envelope.id for row in await store.stream(stream)]
 
 
-async def all_rows(store: Store, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> list[Logged]:
+async def all_rows(store: EventStore, limit: int = MAX_PAGE, types: Sequence[str] = ()) -> list[Logged]:
     """The whole log, by pages."""
     rows: list[Logged] = []
     after = 0
@@ -99,7 +100,7 @@ class EventLogConformance:
 
     keeps = True
 
-    def open_store(self, place: Path) -> AbstractAsyncContextManager[Store]:
+    def open_store(self, place: Path) -> AbstractAsyncContextManager[EventStore]:
         """A store of which everything lies in this empty folder; asked for the same folder again, the same store."""
         raise NotImplementedError
 
@@ -109,14 +110,14 @@ class EventLogConformance:
         return "asyncio"
 
     @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncGenerator[Store]:
+    async def store(self, tmp_path: Path) -> AsyncGenerator[EventStore]:
         """An empty, open store."""
         async with self.open_store(tmp_path) as store:
             yield store
 
     # --- appending ---
 
-    async def test_an_event_comes_back_as_it_was_appended(self, store: Store) -> None:
+    async def test_an_event_comes_back_as_it_was_appended(self, store: EventStore) -> None:
         plain = happened("1")
         full = Envelope(
             "2",
@@ -133,14 +134,14 @@ class EventLogConformance:
         assert await appended(store, Append("s", 0, (plain, full))) == (Appended(2, 2),)
         assert await store.stream("s") == [Logged(1, "s", 1, plain), Logged(2, "s", 2, full)]
 
-    async def test_there_is_nothing_in_an_empty_log(self, store: Store) -> None:
+    async def test_there_is_nothing_in_an_empty_log(self, store: EventStore) -> None:
         assert await store.stream("s") == []
         assert await store.stream_version("s") == 0
         assert await store.log() == await store.log(types=["Happened"]) == Stretch((), 0)
         assert await store.logged("1") is None
         assert await store.last_position() == 0
 
-    async def test_versions_count_in_the_stream_and_positions_in_the_log(self, store: Store) -> None:
+    async def test_versions_count_in_the_stream_and_positions_in_the_log(self, store: EventStore) -> None:
         assert await appended(store, to("a", "1", "2", expected=0)) == (Appended(2, 2),)
         assert await appended(store, to("b", "3", expected=0)) == (Appended(1, 3),)
         assert await appended(store, to("a", "4", expected=2)) == (Appended(3, 4),)
@@ -155,7 +156,7 @@ class EventLogConformance:
 
     @pytest.mark.parametrize("expected", [0, 1, 3, 99])
     async def test_another_version_than_expected_is_a_conflict_that_says_both(
-        self, store: Store, expected: int
+        self, store: EventStore, expected: int
     ) -> None:
         await appended(store, to("s", "1", "2"))
         [conflict] = await store.commit([appending(to("s", "3", expected=expected))])
@@ -164,21 +165,21 @@ class EventLogConformance:
         assert "s" in str(conflict) and str(expected) in str(conflict) and "2" in str(conflict)
         assert await ids_of(store, "s") == ["1", "2"]
 
-    async def test_a_stream_that_is_not_there_is_at_version_zero(self, store: Store) -> None:
+    async def test_a_stream_that_is_not_there_is_at_version_zero(self, store: EventStore) -> None:
         [conflict] = await store.commit([appending(to("s", "1", expected=1))])
         assert isinstance(conflict, VersionConflict) and conflict.actual == 0
         assert await appended(store, to("s", "1", expected=0)) == (Appended(1, 1),)
 
-    async def test_without_an_expected_version_it_goes_to_the_end(self, store: Store) -> None:
+    async def test_without_an_expected_version_it_goes_to_the_end(self, store: EventStore) -> None:
         for number in range(1, 4):
             assert await appended(store, to("s", str(number))) == (Appended(number, number),)
 
-    async def test_appends_of_one_transition_follow_each_other(self, store: Store) -> None:
+    async def test_appends_of_one_transition_follow_each_other(self, store: EventStore) -> None:
         appends = to("a", "1", expected=0), to("b", "2", "3", expected=0), to("a", "4", expected=1)
         assert await appended(store, *appends) == (Appended(1, 1), Appended(2, 3), Appended(2, 4))
         assert (await ids_of(store, "a"), await ids_of(store, "b")) == (["1", "4"], ["2", "3"])
 
-    async def test_one_stale_append_keeps_all_of_its_transition_out(self, store: Store) -> None:
+    async def test_one_stale_append_keeps_all_of_its_transition_out(self, store: EventStore) -> None:
         await appended(store, to("b", "0"))
         transition = appending(
             to("a", "1", expected=0), to("b", "2", expected=0), put=(going("o"),), seen=(("l", "m"),)
@@ -189,7 +190,7 @@ class EventLogConformance:
         assert kinds(await store.commit([again])) == [Committed]
         assert [row.outgoing.name for row in await store.due(NOW, 10)] == ["o"]
 
-    async def test_neighbours_in_a_group_are_decided_one_after_the_other(self, store: Store) -> None:
+    async def test_neighbours_in_a_group_are_decided_one_after_the_other(self, store: EventStore) -> None:
         results = await store.commit(
             [
                 appending(to("s", "1", expected=0)),
@@ -203,7 +204,7 @@ class EventLogConformance:
         assert await ids_of(store, "s") == ["1", "3", "4"]
         assert [row.position for row in await all_rows(store)] == [1, 2, 3, 4]
 
-    async def test_an_append_stays_out_when_its_transition_does(self, store: Store) -> None:
+    async def test_an_append_stays_out_when_its_transition_does(self, store: EventStore) -> None:
         stale = Instance(saga="Order", key="1", run="r", version=7, started_at=NOW, updated_at=NOW)
         await store.commit([Transition(at=NOW, seen=(("l", "m"),))])
         results = await store.commit(
@@ -216,7 +217,7 @@ class EventLogConformance:
         assert kinds(results) == [DuplicateMessage, VersionConflict, Committed]
         assert await store.stream("s") == [Logged(1, "s", 1, happened("3"))]
 
-    async def test_an_instance_and_events_go_in_together(self, store: Store) -> None:
+    async def test_an_instance_and_events_go_in_together(self, store: EventStore) -> None:
         instance = Instance(saga="Order", key="1", run="r", version=1, started_at=NOW, updated_at=NOW)
         message = Envelope("m", Kind.EVENT, "Placed", time=NOW, saga="Order", key="1")
         transition = Transition(at=NOW, instance=instance, message=message, appends=(to("s", "1"),))
@@ -225,7 +226,7 @@ class EventLogConformance:
 
     # --- twice ---
 
-    async def test_an_id_that_is_in_the_log_makes_it_a_duplicate(self, store: Store) -> None:
+    async def test_an_id_that_is_in_the_log_makes_it_a_duplicate(self, store: EventStore) -> None:
         await appended(store, to("s", "1", "2"))
         results = await store.commit(
             [
@@ -239,18 +240,18 @@ class EventLogConformance:
         assert kinds(results) == [DuplicateMessage] * 5
         assert (await ids_of(store, "s"), await ids_of(store, "other")) == (["1", "2"], [])
 
-    async def test_an_id_twice_in_one_group(self, store: Store) -> None:
+    async def test_an_id_twice_in_one_group(self, store: EventStore) -> None:
         results = await store.commit(
             [appending(to("a", "1")), appending(to("b", "1")), appending(to("c", "2", "2")), appending(to("c", "2"))]
         )
         assert kinds(results) == [Committed, DuplicateMessage, DuplicateMessage, Committed]
         assert [(row.stream, row.position) for row in await all_rows(store)] == [("a", 1), ("c", 2)]
 
-    async def test_the_id_of_what_was_refused_is_free(self, store: Store) -> None:
+    async def test_the_id_of_what_was_refused_is_free(self, store: EventStore) -> None:
         assert kinds(await store.commit([appending(to("s", "1", expected=5))])) == [VersionConflict]
         await appended(store, to("s", "1"))
 
-    async def test_ids_of_any_form_are_kept_apart(self, store: Store) -> None:
+    async def test_ids_of_any_form_are_kept_apart(self, store: EventStore) -> None:
         await appended(store, to("s", *ODD_IDS))
         assert await ids_of(store, "s") == list(ODD_IDS)
         for version, id in enumerate(ODD_IDS, 1):
@@ -259,13 +260,13 @@ class EventLogConformance:
 
     # --- reading ---
 
-    async def test_names_of_any_form_are_kept_apart(self, store: Store) -> None:
+    async def test_names_of_any_form_are_kept_apart(self, store: EventStore) -> None:
         for number, name in enumerate(ODD_NAMES):
             await appended(store, to(name, str(number), expected=0))
         for number, name in enumerate(ODD_NAMES):
             assert await store.stream(name) == [Logged(number + 1, name, 1, happened(str(number)))]
 
-    async def test_a_stream_is_read_in_pages(self, store: Store) -> None:
+    async def test_a_stream_is_read_in_pages(self, store: EventStore) -> None:
         await appended(store, *(to(name, *(f"{name}{n}" for n in range(5))) for name in "ab"))
         assert [row.version for row in await store.stream("a", 0, 2)] == [1, 2]
         assert [row.version for row in await store.stream("a", 2, 2)] == [3, 4]
@@ -273,7 +274,7 @@ class EventLogConformance:
         assert await store.stream("a", 5, 2) == [] == await store.stream("a", 99)
         assert [row.version for row in await store.stream("b", -3, 1)] == [1]
 
-    async def test_the_log_is_read_in_pages(self, store: Store) -> None:
+    async def test_the_log_is_read_in_pages(self, store: EventStore) -> None:
         for number in range(10):
             await appended(store, to("ab"[number % 2], str(number)))
         assert [row.envelope.id for row in await all_rows(store, 3)] == [str(number) for number in range(10)]
@@ -281,7 +282,7 @@ class EventLogConformance:
         assert ([row.position for row in stretch.rows], stretch.until) == ([5, 6, 7], 7)
         assert await store.log(10) == Stretch((), 10)
 
-    async def test_the_log_of_some_types_ends_where_the_log_does(self, store: Store) -> None:
+    async def test_the_log_of_some_types_ends_where_the_log_does(self, store: EventStore) -> None:
         types = ("A", "B", "C")
         for number in range(30):
             await appended(store, Append("s", None, (happened(str(number), types[number % 3]),)))
@@ -292,20 +293,20 @@ class EventLogConformance:
         assert (await store.log(0, MAX_PAGE, ["Nobody"])).until == 30
         assert await store.log(30, MAX_PAGE, ["A"]) == Stretch((), 30)
 
-    async def test_many_events_in_one_append(self, store: Store) -> None:
+    async def test_many_events_in_one_append(self, store: EventStore) -> None:
         ids = [str(number) for number in range(2 * MAX_PAGE + 1)]
         assert await appended(store, to("s", *ids, expected=0)) == (Appended(len(ids), len(ids)),)
         assert len(await store.stream("s", 0, 10 * MAX_PAGE)) == MAX_PAGE
         assert [row.envelope.id for row in await all_rows(store)] == ids
 
-    async def test_a_large_event(self, store: Store) -> None:
+    async def test_a_large_event(self, store: EventStore) -> None:
         event = happened("1", data=b'{"text":"' + b"x" * 1_000_000 + b'"}')
         await appended(store, Append("s", 0, (event,)))
         assert (await store.stream("s"))[0].envelope == event
 
     # --- with others ---
 
-    async def test_of_many_who_expect_one_version_one_wins(self, store: Store) -> None:
+    async def test_of_many_who_expect_one_version_one_wins(self, store: EventStore) -> None:
         results: list[Result] = []
 
         async def attempt(number: int, version: int) -> None:
@@ -320,7 +321,7 @@ class EventLogConformance:
             assert kinds(results).count(VersionConflict) == MANY - 1
         assert await store.stream_version("s") == 3
 
-    async def test_a_reader_beside_writers_never_sees_a_gap(self, store: Store) -> None:
+    async def test_a_reader_beside_writers_never_sees_a_gap(self, store: EventStore) -> None:
         seen: list[int] = []
 
         async def write(writer: int) -> None:
@@ -341,7 +342,7 @@ class EventLogConformance:
                     tasks.start_soon(write, writer)
         assert seen == list(range(1, MANY + 1))
 
-    async def test_pruning_leaves_the_log_alone(self, store: Store) -> None:
+    async def test_pruning_leaves_the_log_alone(self, store: EventStore) -> None:
         await appended(store, to("s", "1"))
         await store.prune(NOW + 1e9, NOW + 1e9)
         assert await ids_of(store, "s") == ["1"]
@@ -358,7 +359,7 @@ class EventLogConformance:
 
     # --- as users see it ---
 
-    async def test_what_is_appended_is_read(self, store: Store) -> None:
+    async def test_what_is_appended_is_read(self, store: EventStore) -> None:
         cause = Cause(user="ann", correlation_id="c", causation_id="d", traceparent="t")
         told = await store.append("s", [Opened(1), Closed("late")], expected_version=0, cause=cause)
         assert told == Appended(2, 2)
@@ -371,14 +372,14 @@ class EventLogConformance:
         assert (first.metadata.causation_id, first.metadata.traceparent) == ("d", "t")
         assert await store.due(NOW + 1e9, 10) == []
 
-    async def test_a_stale_append_raises_and_stores_nothing(self, store: Store) -> None:
+    async def test_a_stale_append_raises_and_stores_nothing(self, store: EventStore) -> None:
         await store.append("s", Opened(1))
         with pytest.raises(VersionConflict) as caught:
             await store.append("s", Opened(2), expected_version=0, publish=True)
         assert (caught.value.stream, caught.value.expected, caught.value.actual) == ("s", 0, 1)
         assert await store.last_position() == 1 and await store.due(NOW + 1e9, 10) == []
 
-    async def test_parts_of_streams_and_of_the_log(self, store: Store) -> None:
+    async def test_parts_of_streams_and_of_the_log(self, store: EventStore) -> None:
         for number in range(6):
             await store.append("ab"[number % 2], Opened(number) if number < 4 else Closed("x"))
         assert [row.version async for row in store.read("a", 2)] == [2, 3]
@@ -390,7 +391,7 @@ class EventLogConformance:
         assert [row.position async for row in store.read_all(4, ["conformance.opened", Closed])] == [4, 5, 6]
         assert [row async for row in store.read("nobody")] == []
 
-    async def test_a_key_makes_a_second_append_harmless(self, store: Store) -> None:
+    async def test_a_key_makes_a_second_append_harmless(self, store: EventStore) -> None:
         first = await store.append("s", [Opened(1), Opened(2)], expected_version=0, key="k", publish=True)
         await store.append("s", Opened(3))
         assert await store.append("s", [Opened(1), Opened(2)], expected_version=0, key="k", publish=True) == first
@@ -401,7 +402,7 @@ class EventLogConformance:
             await store.append("other", [Opened(1), Opened(2)], key="k")
         assert await store.last_position() == 3
 
-    async def test_what_is_published_is_in_the_outbox_by_the_same_commit(self, store: Store) -> None:
+    async def test_what_is_published_is_in_the_outbox_by_the_same_commit(self, store: EventStore) -> None:
         await store.append("s", [Opened(1), Closed("late")], publish=True, cause=Cause(correlation_id="c"))
         rows = [row.outgoing for row in await store.due(NOW + 1e9, 10)]
         logged = await store.stream("s")
@@ -410,10 +411,10 @@ class EventLogConformance:
         assert rows[0].envelope.correlation_id == "c"
 
     @pytest.mark.parametrize("stream", ["", "a\nb", "a\x00b", "\ud800"])
-    async def test_what_is_no_name_of_a_stream(self, store: Store, stream: str) -> None:
+    async def test_what_is_no_name_of_a_stream(self, store: EventStore, stream: str) -> None:
         with pytest.raises(BadMessage, match="stream"):
             await store.append(stream, Opened(1))
 
-    async def test_no_events_are_no_append(self, store: Store) -> None:
+    async def test_no_events_are_no_append(self, store: EventStore) -> None:
         with pytest.raises(BadMessage, match="0 events"):
             await store.append("s", [])

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.errors import ConfigError, StoreCorrupt, StoreUnavailable
-from orchestrator.event_log import EventLog
+from orchestrator.event_log import EventStore
 from orchestrator.machine.instance import Instance
 from orchestrator.machine.transition import Entry, Transition
 from orchestrator.ports import MAX_PAGE, Counts, Due, Find, Page, Result, Standing, Waiting
@@ -32,7 +32,7 @@ from .schema import connect_reader, connect_writer, no_store
 T = TypeVar("T")
 
 
-class SQLiteStore(EventLog):
+class SQLiteStore(EventStore):
     """A store in one file. The process that opens it for writing holds FILE.lock; others open it `read_only`.
 
     `path` is the file, absolute, its symbolic links followed.

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from ...app import App
 from ...errors import BusUnavailable, StoreFull, StoreUnavailable
-from ...event_log import EventLog
+from ...event_log import EventStore
 from ...machine import Entry, Instance, Transition
 from ...memory import MemoryBus, MemoryStore, MemorySubscription
 from ...messages import encode
@@ -94,7 +94,7 @@ class SimulatedClock:
         await anyio.sleep(seconds)
 
 
-class SimulatedStore(EventLog):
+class SimulatedStore(EventStore):
     """A store, each call of which may go wrong."""
 
     @classmethod

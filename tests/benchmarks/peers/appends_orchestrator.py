@@ -7,8 +7,7 @@ from importlib.util import find_spec
 
 import anyio
 
-from orchestrator import App, Event, Orchestrator, open_store
-from orchestrator.event_log import EventLog
+from orchestrator import App, Event, EventLog, Orchestrator, open_store
 from tests.benchmarks.peers.measuring import Load, Options, checkpoint, drive, options
 
 EVENTS = 20  # of a stream, about as many as a process in an office has
@@ -39,7 +38,6 @@ async def run(options: Options) -> None:
     path = options.dir / "events.db"
     async with open_store(f"sqlite:///{path}") as store:
         load = Load(options)
-        assert isinstance(store, EventLog)
         await drive(appending(store), load, options.in_flight)
         load.report()
     checkpoint(path)
