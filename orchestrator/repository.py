@@ -56,7 +56,7 @@ class Repository(Generic[A]):
         Errors: NotFound, if nothing has happened to it, or not so much; BadMessage, for an event that the class does
         not apply, or that does not fit its class; StoreError.
         """
-        aggregate = await self._loaded(id, at_version)
+        aggregate = await self.load_or_new(id, at_version)
         if aggregate.version < (at_version or 1):
             raise NotFound(f"there is no {self._cls.stream_of(id)}" + (f"@{at_version}" if at_version else ""))
         return aggregate
@@ -103,12 +103,13 @@ class Repository(Generic[A]):
             return await self._update(id, decide, key, new)
 
     async def _update(self, id: str, decide: Callable[[A], T], key: str, new: bool) -> T:
-        aggregate = await (self._loaded(id) if new else self.load(id))
+        aggregate = await (self.load_or_new(id) if new else self.load(id))
         told = decide(aggregate)
         await self.save(aggregate, key=key)
         return told
 
-    async def _loaded(self, id: str, at_version: int | None = None) -> A:
+    async def load_or_new(self, id: str, at_version: int | None = None) -> A:
+        """The same, and one to which nothing has happened, if there is none. Errors: BadMessage, StoreError."""
         aggregate = await self._from_snapshot(id, at_version) if self._snapshot_every else self._cls.new(id)
         stream = self._cls.stream_of(id)
         async for recorded in self._log.read_as(self._types, stream, aggregate.version + 1, at_version):

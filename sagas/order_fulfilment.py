@@ -5,8 +5,10 @@
     python sagas/order_fulfilment.py books
 
 The three participants run in the same daemon, but each is on its own: inventory, payments and shipping keep a SQLite
-file each, in the folder SHOP_DATA (default ./shop_data), and do nothing twice, because everything they do stands in a
-`call.once` block. The shelves are filled once from SHOP_PRODUCTS (default: the sample beside this file).
+file each, in the folder SHOP_DATA (default ./shop_data), and do nothing twice. Payments and shipping keep rows, and
+everything they do stands in a `call.once` block; inventory keeps events, of which each shelf is made anew, and what it
+has answered is part of the shelf. The shelves are filled once from SHOP_PRODUCTS (default: the sample beside this
+file).
 
 What goes wrong is up to you. A variable for each participant sets its mood, for example
 
@@ -20,15 +22,36 @@ import os
 import sqlite3
 import sys
 import zlib
-from asyncio import sleep
-from collections.abc import AsyncGenerator
+from asyncio import run, sleep
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
 
-from orchestrator import App, Call, Command, Event, First, Refusal, Retry, Saga, participant, step
+from orchestrator import (
+    Aggregate,
+    App,
+    Call,
+    Command,
+    Event,
+    EventLog,
+    Fatal,
+    First,
+    Refusal,
+    Repository,
+    Retry,
+    Saga,
+    apply,
+    open_store,
+    participant,
+    step,
+)
+
+T = TypeVar("T")
 
 # What is said.
 
@@ -181,8 +204,105 @@ class OrderFulfilment(Saga, key="order_id", starts=OrderPlaced):
         return OrderFulfilled(self.order_id, self.tracking)
 
 
+# What happens to a shelf: an aggregate, whose methods decide and whose state is what its events make of it.
+
+
+class ShelfFilled(Event):
+    """A product was put on its shelf."""
+
+    product: str
+    units: int
+
+
+class UnitsReserved(Event):
+    """They are set aside for an order, under the key of the command that asked."""
+
+    key: str
+    order_id: str
+    units: int
+
+
+class ReservationRefused(Event):
+    """There were not as many: so many were left."""
+
+    key: str
+    order_id: str
+    units: int
+    left: int
+
+
+class ReservationReleased(Event):
+    """What a command reserved is back on the shelf; if it has not come yet, it is not carried out any more."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What was asked under a key, and what came of it: `left` is what was told."""
+
+    order_id: str = ""
+    units: int = 0
+    left: int = 0
+    is_refused: bool = False
+    is_released: bool = False
+
+
+class Shelf(Aggregate):
+    """One product. What it answered to a key it answers again, and what was released it does not reserve (R7)."""
+
+    product: str = ""
+    start: int = 0
+    left: int = 0
+    reservations: dict[str, Reservation] = {}
+
+    def fill(self, product: str, units: int) -> None:
+        """The first time."""
+        if not self.product:
+            self.record(ShelfFilled(product, units))
+
+    def reserve(self, key: str, order_id: str, units: int) -> Reservation:
+        """Set units aside, if there are as many. Errors: Fatal, for a key that was released or is another command's."""
+        if key not in self.reservations:
+            if self.left < units:
+                self.record(ReservationRefused(key, order_id, units, self.left))
+            else:
+                self.record(UnitsReserved(key, order_id, units))
+        found = self.reservations[key]
+        if found.is_released:
+            raise Fatal(f"{key} was undone before")
+        if (found.order_id, found.units) != (order_id, units):
+            raise Fatal(f"{key} was used for another reservation")
+        return found
+
+    def release(self, key: str) -> None:
+        """Put back what was reserved under this key, once."""
+        if not self.reservations.get(key, Reservation()).is_released:
+            self.record(ReservationReleased(key))
+
+    @apply
+    def filled(self, event: ShelfFilled) -> None:
+        self.product, self.start, self.left = event.product, event.units, event.units
+
+    @apply
+    def reserved(self, event: UnitsReserved) -> None:
+        self.left -= event.units
+        self.reservations[event.key] = Reservation(event.order_id, event.units, self.left)
+
+    @apply
+    def refused(self, event: ReservationRefused) -> None:
+        self.reservations[event.key] = Reservation(event.order_id, event.units, event.left, is_refused=True)
+
+    @apply
+    def released(self, event: ReservationReleased) -> None:
+        found = self.reservations.get(event.key, Reservation())
+        self.left += 0 if found.is_refused else found.units
+        self.reservations[event.key] = replace(found, is_released=True)
+
+
 # Who does it. A block of `call.once` is one transaction of the participant's own database: the effect, the answer and
-# the tombstone of an undo are in it together. `call.undoes` is the key under which the do wrote its row.
+# the tombstone of an undo are in it together. `call.undoes` is the key under which the do wrote its row. Of a shelf the
+# same is in one append: what it recorded is stored if nobody else came between, or else it decides again.
 
 
 @dataclass(frozen=True)
@@ -201,8 +321,37 @@ class Mood:
         return cls(**{mood: float(value) for mood, value in words})
 
 
+class Inventory:
+    """The shelves, and a mood."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.mood = Mood.of("inventory")
+        self.log = log
+        self.shelves = Repository(Shelf, log)
+
+    async def update(self, call: Call["Shop"], product_id: int, decide: Callable[[Shelf], T]) -> T:
+        """A decision with the mood around it."""
+        await sleep(self.mood.late)
+        if call.attempt <= self.mood.fail:
+            raise ConnectionError("inventory is down")
+        told = await self.shelves.update(str(product_id), decide, key=call.key, new=True)
+        if self.mood.twice:
+            assert await self.shelves.update(str(product_id), decide, key=call.key) == told
+        if call.attempt <= self.mood.lose:
+            raise ConnectionError("inventory did it, but its answer was lost")
+        return told
+
+    async def stock(self, products: bytes) -> None:
+        """Fill the shelves, the first time."""
+        for line in products.splitlines():
+            product = json.loads(line)
+            shelf = await self.shelves.load_or_new(str(product["product_id"]))
+            shelf.fill(product["name"], product["units_in_stock"])
+            await self.shelves.save(shelf)
+
+
 class Service:
-    """What a participant has: a database of its own, and a mood."""
+    """What a participant that keeps rows has: a database of its own, and a mood."""
 
     def __init__(self, folder: Path, name: str, tables: str) -> None:
         self.name = name
@@ -228,28 +377,16 @@ class Service:
 class Shop:
     """The three participants' services: the resources of the app."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.inventory = Service(folder, "inventory", INVENTORY)
+    def __init__(self, folder: Path, log: EventLog) -> None:
+        self.inventory = Inventory(log)
         self.payments = Service(folder, "payments", PAYMENTS)
         self.shipping = Service(folder, "shipping", SHIPPING)
 
-    def stock(self, products: Path) -> None:
-        """Fill the shelves, the first time."""
-        for line in products.read_bytes().splitlines():
-            product = json.loads(line)
-            row = product["product_id"], product["name"], product["units_in_stock"], product["units_in_stock"]
-            self.inventory.db.execute("INSERT OR IGNORE INTO stock VALUES (?, ?, ?, ?)", row)
-
     def close(self) -> None:
-        for service in (self.inventory, self.payments, self.shipping):
+        for service in (self.payments, self.shipping):
             service.db.close()
 
 
-INVENTORY = """
-    CREATE TABLE IF NOT EXISTS stock (
-        product_id INTEGER PRIMARY KEY, name TEXT, start INTEGER, left INTEGER CHECK (left >= 0));
-    CREATE TABLE IF NOT EXISTS reserved (key TEXT PRIMARY KEY, order_id TEXT, product_id INTEGER, units INTEGER);"""
 PAYMENTS = """
     CREATE TABLE IF NOT EXISTS charges (
         key TEXT PRIMARY KEY, order_id TEXT, amount TEXT, refunded INTEGER DEFAULT 0);"""
@@ -259,29 +396,17 @@ SHIPPING = """
 
 @participant
 async def reserve_stock(command: ReserveStock, call: Call[Shop]) -> StockReserved | OutOfStock:
-    inventory = call.resources.inventory
-    async with inventory.once(call) as first:
-        if not first:
-            return first.answer
-        row = inventory.db.execute("SELECT left FROM stock WHERE product_id = ?", [command.product_id]).fetchone()
-        left = row[0] if row else 0
-        if left < command.units:
-            return first.answers(OutOfStock(command.product_id, left))
-        left -= command.units
-        inventory.db.execute("UPDATE stock SET left = ? WHERE product_id = ?", [left, command.product_id])
-        reservation = [call.key, command.order_id, command.product_id, command.units]
-        inventory.db.execute("INSERT INTO reserved VALUES (?, ?, ?, ?)", reservation)
-        return first.answers(StockReserved(left))
+    def reserve(shelf: Shelf) -> Reservation:
+        return shelf.reserve(call.key, command.order_id, command.units)
+
+    told = await call.resources.inventory.update(call, command.product_id, reserve)
+    return OutOfStock(command.product_id, told.left) if told.is_refused else StockReserved(told.left)
 
 
 @participant
 async def release_stock(command: ReleaseStock, call: Call[Shop]) -> None:
-    inventory = call.resources.inventory
-    async with inventory.once(call) as first:
-        if first:
-            removed = "DELETE FROM reserved WHERE key = ? RETURNING units, product_id"
-            for row in inventory.db.execute(removed, [call.undoes]).fetchall():
-                inventory.db.execute("UPDATE stock SET left = left + ? WHERE product_id = ?", row)
+    key = call.undoes or ""  # that of the reservation
+    await call.resources.inventory.update(call, command.product_id, lambda shelf: shelf.release(key))
 
 
 @participant
@@ -320,12 +445,24 @@ def folder() -> Path:
     return Path(os.environ.get("SHOP_DATA", "shop_data"))
 
 
+def products() -> bytes:
+    path = os.environ.get("SHOP_PRODUCTS", Path(__file__).with_name("sample_products.jsonl"))
+    return Path(path).read_bytes()
+
+
+def shelves(folder: Path) -> str:
+    """The URL of the inventory's store."""
+    return f"sqlite:///{quote(str(folder))}/inventory.db"
+
+
 @asynccontextmanager
 async def open_shop() -> AsyncGenerator[Shop]:
     """Only the daemon enters this."""
-    with closing(Shop(folder())) as shop:
-        shop.stock(Path(os.environ.get("SHOP_PRODUCTS", Path(__file__).with_name("sample_products.jsonl"))))
-        yield shop
+    folder().mkdir(parents=True, exist_ok=True)
+    async with open_store(shelves(folder())) as log:
+        with closing(Shop(folder(), log)) as shop:
+            await shop.inventory.stock(products())
+            yield shop
 
 
 app = App(
@@ -338,12 +475,6 @@ app = App(
 
 # What came of it: the books of all three, read from outside.
 
-BALANCE = """
-    SELECT name, start, left,
-        (SELECT coalesce(sum(units), 0) FROM reserved WHERE product_id = stock.product_id
-            AND order_id NOT IN (SELECT order_id FROM shipping.shipped)) AS reserved,
-        (SELECT coalesce(sum(units), 0) FROM shipping.shipped WHERE product_id = stock.product_id) AS shipped
-    FROM stock"""
 MONEY = """
     SELECT (SELECT count(*) FROM charges WHERE NOT refunded),
         (SELECT count(DISTINCT order_id) FROM shipping.shipped),
@@ -351,26 +482,41 @@ MONEY = """
             WHERE (SELECT count(*) FROM charges WHERE order_id = shipped.order_id AND NOT refunded) = 1)"""
 
 
-def books() -> int:
+async def books() -> int:
     """Print them, and count what is wrong: start = left + reserved + shipped, and what is shipped was paid, once."""
     if not (folder() / "inventory.db").exists():
         sys.exit(f"there are no ledgers in {folder().absolute()}: set SHOP_DATA as for the daemon")
     place = folder().absolute().as_uri()
     with closing(sqlite3.connect("file::memory:", uri=True)) as ledgers:
-        for name in ("shipping", "payments", "inventory"):
+        for name in ("shipping", "payments"):
             ledgers.execute(f"ATTACH '{place}/{name}.db?mode=ro' AS {name}")
         paid, shipped, both = ledgers.execute(MONEY).fetchone()
-        shelves = ledgers.execute(BALANCE).fetchall()
+        parcels = ledgers.execute("SELECT order_id, product_id, units FROM shipped").fetchall()
+    sent = {order_id for order_id, _, _ in parcels}
     wrong: int = shipped - both
+    waiting = 0
     print(f"{'product':<34}{'start':>7}{'left':>7}{'reserved':>10}{'shipped':>9}")
-    for product, start, left, reserved, gone in shelves:
-        adds_up = start == left + reserved + gone
+    for product_id, shelf in (await every_shelf()).items():
+        kept = [it for it in shelf.reservations.values() if not (it.is_refused or it.is_released)]
+        reserved = sum(it.units for it in kept if it.order_id not in sent)
+        gone = sum(units for _, product, units in parcels if product == product_id)
+        adds_up = shelf.start == shelf.left + reserved + gone and shelf.left >= 0
         wrong += not adds_up
-        print(f"{product:<34}{start:>7}{left:>7}{reserved:>10}{gone:>9}{'' if adds_up else '  does not add up!'}")
-    print(f"{paid} orders paid, {shipped} shipped; {sum(shelf[3] for shelf in shelves)} units reserved for the others.")
+        waiting += reserved
+        note = "" if adds_up else "  does not add up!"
+        print(f"{shelf.product:<34}{shelf.start:>7}{shelf.left:>7}{reserved:>10}{gone:>9}{note}")
+    print(f"{paid} orders paid, {shipped} shipped; {waiting} units reserved for the others.")
     print("The books balance." if not wrong else f"The books are wrong in {wrong} places!")
     return wrong
 
 
+async def every_shelf() -> dict[int, Shelf]:
+    """By product, beside the daemon."""
+    async with open_store(shelves(folder()), read_only=True) as log:
+        filled = [recorded.stream async for recorded in log.read_all(types=[ShelfFilled])]
+        ids = [stream.removeprefix(Shelf.stream_of("")) for stream in filled]
+        return {int(id): await Repository(Shelf, log).load(id) for id in ids}
+
+
 if __name__ == "__main__" and sys.argv[1:] == ["books"]:
-    sys.exit(bool(books()))
+    sys.exit(bool(run(books())))

@@ -9,18 +9,23 @@ import anyio
 import pytest
 
 import order_fulfilment
-from orchestrator import Call, Fatal, Orchestrator
+from orchestrator import BadMessage, Call, Fatal, Orchestrator
 from orchestrator.messages import decode
 from order_fulfilment import (
     Mood,
     OrderFulfilment,
     OrderPlaced,
     ReleaseStock,
+    ReservationRefused,
+    ReservationReleased,
     ReserveStock,
-    Shop,
+    Shelf,
+    ShelfFilled,
     StockReserved,
+    UnitsReserved,
     app,
     books,
+    open_shop,
     release_stock,
     reserve_stock,
 )
@@ -55,7 +60,7 @@ async def test_the_sample_ends_well_or_undone_and_the_books_balance(
 ) -> None:
     monkeypatch.setenv("SHOP_PAYMENTS", "decline=10")
     assert await fulfil(f"sqlite:///{tmp_path}/store.db") == {"completed": 6, "compensated": 6}
-    assert books() == 0
+    assert await books() == 0
     assert "6 orders paid, 6 shipped; 0 units reserved for the others.\n" in capsys.readouterr().out
     await check_store(f"sqlite:///{tmp_path}/store.db", app)
 
@@ -67,7 +72,7 @@ async def test_whatever_their_mood_the_participants_do_nothing_twice(
     for name in ("INVENTORY", "PAYMENTS", "SHIPPING"):
         monkeypatch.setenv(f"SHOP_{name}", mood)
     assert await fulfil("memory:") == {"completed": 9, "compensated": 3}
-    assert books() == 0
+    assert await books() == 0
     assert "9 orders paid, 9 shipped; 0 units reserved for the others.\n" in capsys.readouterr().out
 
 
@@ -75,24 +80,50 @@ async def test_books_that_do_not_balance_are_shown(
     shop_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await fulfil(f"sqlite:///{tmp_path}/store.db")
-    with sqlite3.connect(shop_folder / "inventory.db") as inventory:
-        inventory.execute("UPDATE stock SET left = left + 1 WHERE product_id = 3")
-    inventory.close()
-    assert books() == 1
+    with sqlite3.connect(shop_folder / "shipping.db") as shipping:
+        shipping.execute("UPDATE shipped SET units = units + 1 WHERE rowid = 1")
+    shipping.close()
+    assert await books() == 1
     assert "does not add up!" in capsys.readouterr().out
 
 
-async def test_an_undo_before_its_do_leaves_a_tombstone(shop_folder: Path) -> None:
-    shop = Shop(shop_folder)
-    shop.stock(SAGAS / "sample_products.jsonl")
+async def test_an_undo_before_its_do_leaves_a_tombstone() -> None:
     do = ReserveStock("1", 1, 4)
     undo = ReleaseStock("1", 1)
-    assert await release_stock(undo, Call(undo, key="k/undo", undoes="k", resources=shop)) is None
-    with pytest.raises(Fatal):
+    async with open_shop() as shop:
+        assert await release_stock(undo, Call(undo, key="k/undo", undoes="k", resources=shop)) is None
+        with pytest.raises(Fatal):
+            await reserve_stock(do, Call(do, key="k", resources=shop))
+        assert await reserve_stock(do, Call(do, key="l", resources=shop)) == StockReserved(36)
+        assert await reserve_stock(do, Call(do, key="l", attempt=2, resources=shop)) == StockReserved(36)
+
+
+async def test_a_key_is_not_carried_out_for_another_product() -> None:
+    async with open_shop() as shop:
+        do, other = ReserveStock("1", 1, 4), ReserveStock("1", 2, 4)
         await reserve_stock(do, Call(do, key="k", resources=shop))
-    assert await reserve_stock(do, Call(do, key="l", resources=shop)) == StockReserved(36)
-    assert await reserve_stock(do, Call(do, key="l", attempt=2, resources=shop)) == StockReserved(36)
-    shop.close()
+        with pytest.raises(BadMessage, match="k"):
+            await reserve_stock(other, Call(other, key="k", resources=shop))
+
+
+def test_a_shelf_answers_a_key_as_it_did_before_whatever_came_between() -> None:
+    shelf = Shelf.folded("1", [ShelfFilled("Chai", 5), UnitsReserved("a", "1", 3), ReservationRefused("b", "2", 4, 2)])
+    shelf.release("a")
+    assert shelf.recorded == (ReservationReleased("a"),) and shelf.left == 5
+    assert shelf.reserve("b", "2", 4).is_refused
+    shelf.release("a")
+    shelf.release("b")
+    assert shelf.recorded == (ReservationReleased("a"), ReservationReleased("b")) and shelf.left == 5
+    with pytest.raises(Fatal, match="undone"):
+        shelf.reserve("a", "1", 3)
+
+
+def test_a_shelf_refuses_what_is_not_there_and_says_what_is() -> None:
+    shelf = Shelf.folded("1", [ShelfFilled("Chai", 5)])
+    assert shelf.reserve("a", "1", 6).left == 5 and shelf.recorded == (ReservationRefused("a", "1", 6, 5),)
+    assert shelf.reserve("b", "2", 5).left == 0
+    with pytest.raises(Fatal, match="another"):
+        shelf.reserve("b", "2", 4)
 
 
 def test_a_mood_that_is_misspelt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +165,7 @@ def test_a_carrier_that_never_works_parks_the_order_until_a_person_retries(shop_
         shop_daemon.wait_until(shop_daemon.is_up)
         assert shop_daemon.call("retry", "OrderFulfilment/A-0001").returncode == 0
         assert shop_daemon.wait_for_ends("OrderFulfilment", 1)["completed"] == 1
-    assert books() == 0
+    assert anyio.run(books) == 0
 
 
 def test_a_bank_that_never_works_undoes_the_order(shop_daemon: Daemon) -> None:
@@ -148,7 +179,7 @@ def test_a_bank_that_never_works_undoes_the_order(shop_daemon: Daemon) -> None:
         shop_daemon.environment["SHOP_PAYMENTS"] = ""
         shop_daemon.start()
         assert shop_daemon.wait_for_ends("OrderFulfilment", 1)["compensated"] == 1
-    assert books() == 0
+    assert anyio.run(books) == 0
 
 
 # Many orders on a daemon: the real ones, or where their folder is not, the sample twenty times over.
@@ -170,9 +201,9 @@ def lines_in(path: Path) -> int:
     return path.read_text().count("\n")
 
 
-def check_books(daemon: Daemon, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+async def check_books(daemon: Daemon, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     """They balance, nothing is reserved, and what the saga says of each order is what the ledgers say."""
-    assert books() == 0
+    assert await books() == 0
     assert "; 0 units reserved" in capsys.readouterr().out
     completed = {it["key"] for it in daemon.ask("list", "--status", "completed", "-n", "10000")["items"]}
     with sqlite3.connect(folder / "shipping.db") as shipping:
@@ -193,7 +224,7 @@ async def test_many_orders_end_and_a_second_emit_changes_nothing(
         assert shop_daemon.ask(*emit)["duplicates"] == count
         assert shop_daemon.counts("OrderFulfilment") == counts
         assert shop_daemon.stop() == 0
-    check_books(shop_daemon, capsys, shop_folder)
+    await check_books(shop_daemon, capsys, shop_folder)
     await check_store(shop_daemon.store, app)
 
 
@@ -221,5 +252,5 @@ async def test_many_orders_end_although_the_daemon_is_killed_again_and_again(
             shop_daemon.start()
     counts = shop_daemon.counts("OrderFulfilment")
     assert kills >= 2 and counts["completed"] + counts["compensated"] == count
-    check_books(shop_daemon, capsys, shop_folder)
+    await check_books(shop_daemon, capsys, shop_folder)
     await check_store(shop_daemon.store, app)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "sagas"))
 
 import order_fulfilment as orders
 import trip_booking as trips
-from orchestrator import participant
+from orchestrator import EventLog, participant
 from orchestrator.testing import ParticipantContract
 from orchestrator.testing.crash import MAX_CRASHES, chosen, killed_at_every_line
 
@@ -34,9 +34,13 @@ LINE = orders.Line(1, 2, Decimal(10))
 class ShopContract(ParticipantContract):
     """The shop with two products; product 2 is almost sold out."""
 
+    logs: dict[Path, EventLog] = {}  # of the shops that are open, by their folders
+
     @pytest.fixture(autouse=True)
     def mood(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SHOP_PAYMENTS", "decline=50")
+        monkeypatch.setenv("SHOP_PRODUCTS", os.environ.get("SHOP_PRODUCTS", ""))  # so that it is as before at the end
+        monkeypatch.setenv("SHOP_DATA", os.environ.get("SHOP_DATA", ""))
 
     @asynccontextmanager
     async def open_resources(self, place: Path) -> AsyncGenerator[orders.Shop]:
@@ -45,9 +49,17 @@ class ShopContract(ParticipantContract):
             '{"product_id": 1, "name": "Chai", "units_in_stock": 39}\n'
             '{"product_id": 2, "name": "Chang", "units_in_stock": 1}\n'
         )
-        with closing(orders.Shop(place)) as shop:
-            shop.stock(products)
-            yield shop
+        os.environ |= {"SHOP_DATA": str(place), "SHOP_PRODUCTS": str(products)}
+        if place in self.logs:  # one program writes the shelves' store: another has all but that for itself
+            with closing(orders.Shop(place, self.logs[place])) as shop:
+                yield shop
+            return
+        async with orders.open_shop() as shop:
+            self.logs[place] = shop.inventory.log
+            try:
+                yield shop
+            finally:
+                del self.logs[place]
 
 
 class TestReserveStock(ShopContract):
@@ -57,15 +69,15 @@ class TestReserveStock(ShopContract):
     undo_command = orders.ReleaseStock("1", product_id=1)
     refused_command = orders.ReserveStock("1", product_id=2, units=2)
 
-    def effects(self, resources: orders.Shop) -> Any:
-        db = resources.inventory.db
-        return [
-            db.execute("SELECT product_id, left FROM stock ORDER BY 1").fetchall(),
-            db.execute("SELECT order_id, product_id, units FROM reserved").fetchall(),
-        ]
+    async def effects(self, resources: orders.Shop) -> Any:
+        shelves = [await resources.inventory.shelves.load(id) for id in ("1", "2")]
+        standing = [each for shelf in shelves for each in shelf.reservations.values() if not each.is_refused]
+        return [shelf.left for shelf in shelves], [each for each in standing if not each.is_released]
 
-    def world_turns(self, resources: orders.Shop) -> None:
-        resources.inventory.db.execute("UPDATE stock SET left = CASE product_id WHEN 1 THEN 0 ELSE 9 END")
+    async def world_turns(self, resources: orders.Shop) -> None:
+        left = (await resources.inventory.shelves.load("1")).left
+        await resources.inventory.log.append("Shelf-1", orders.UnitsReserved("taken", "x", left))
+        await resources.inventory.log.append("Shelf-2", orders.ShelfFilled("Chang", 9))
 
 
 class TestChargeCard(ShopContract):
