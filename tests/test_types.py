@@ -54,12 +54,14 @@ def note(found: Errors, file: Path, line: int, text: str) -> None:
     found.setdefault(file.name, {}).setdefault(line, []).append(text)
 
 
-def test_the_good_module_is_clean(errors: Errors) -> None:
-    assert errors.get("good.py", {}) == {}
+@pytest.mark.parametrize("name", ["good", "good_aggregates"])
+def test_a_good_module_is_clean(errors: Errors, name: str) -> None:
+    assert errors.get(f"{name}.py", {}) == {}
 
 
 def test_the_good_module_defines_its_sagas() -> None:
     importlib.import_module("tests.types.good")
+    importlib.import_module("tests.types.good_aggregates")
 
 
 @pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)

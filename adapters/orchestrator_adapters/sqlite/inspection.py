@@ -10,7 +10,7 @@ from orchestrator.errors import StoreCorrupt
 from orchestrator.machine.instance import Instance
 from orchestrator.wire import Address
 
-from . import rows
+from . import log, rows
 from .rows import HistoryCode, Row
 from .schema import MIGRATIONS
 
@@ -21,6 +21,10 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
         yield "the schema is not what was written"
     if connection.execute(MISCOUNTED).fetchone() is not None:
         yield "the tally of instances is not what there is"
+    if connection.execute(GAPS).fetchone() is not None:
+        yield "positions in the log have gaps"
+    for (name,) in connection.execute(STREAM_GAPS):
+        yield f"versions in the stream {name} have gaps"
     for sql, is_whole, name in (
         (INSTANCES, _is_whole_instance, "instance"),
         (HISTORY, _is_whole_entry, "history row"),
@@ -28,6 +32,7 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
         (WAITING, _is_whole_waiting, "row of the waiting room"),
         (DEAD, _is_whole_letter, "dead letter"),
         (RECORDS, _is_whole_record, "record"),
+        (EVENTS, _is_whole_event, "event"),
     ):
         for id, *row in connection.execute(sql):
             if not _holds(is_whole, tuple(row)):
@@ -56,6 +61,15 @@ MISCOUNTED = """
 OUTBOX = "SELECT position, name, due_at, crc, body FROM outbox"
 WAITING = "SELECT id, saga, key, message_id, since, until, crc, body FROM waiting"
 DEAD = "SELECT id, at, crc, body FROM dead"
+GAPS = "SELECT 1 FROM (SELECT count(*) AS events, max(position) AS last FROM log) WHERE events <> last"
+STREAM_GAPS = """
+    SELECT name FROM log INDEXED BY log_version JOIN stream ON stream.id = log.stream
+    GROUP BY log.stream HAVING count(*) <> max(version)
+"""
+EVENTS = """
+    SELECT position, position, stream.name, version, event_type.name, log.type, event_id, at, crc, body
+    FROM log LEFT JOIN stream ON stream.id = log.stream LEFT JOIN event_type ON event_type.id = log.type
+"""
 
 
 def _tables(connection: sqlite3.Connection) -> list[Row]:
@@ -115,6 +129,10 @@ def _is_whole_waiting(row: Row) -> bool:
     saga, key, message_id, *rest = row
     message = rows.waiting_of(0, *rest).envelope
     return bool((saga, key, message_id) == (message.saga, message.key, message.id))
+
+
+def _is_whole_event(row: Row) -> bool:
+    return log.logged_of(*row).position > 0 and None not in row
 
 
 def _is_whole_letter(row: Row) -> bool:
