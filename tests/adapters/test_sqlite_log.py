@@ -16,7 +16,7 @@ from orchestrator import StoreCorrupt
 from orchestrator.recorded import Append
 from orchestrator.testing.log_conformance import NOW, Opened, appended, happened, to
 from orchestrator_adapters.sqlite import SQLiteStore, log, schema
-from orchestrator_adapters.sqlite.bulk import _with_rows
+from orchestrator_adapters.sqlite.bulk import with_rows
 from tests.adapters.test_sqlite_plans import plan
 
 pytestmark = pytest.mark.anyio
@@ -32,8 +32,8 @@ def anyio_backend() -> str:
 # Plans.
 
 QUESTIONS = [
-    (log.LOOK, {"streams": "[]", "types": "[]"}),
-    (_with_rows(log.KNOWN, 3, 1), [1, 2, 3]),
+    (with_rows(log.LOOK, 2, 1), ["[]", "[]", 1, 2]),
+    (with_rows(log.KNOWN, 3, 1), [1, 2, 3]),
     (log.STREAM, {"name": "s", "after": 1, "limit": 5}),
     (log.STREAM_VERSION, ["s"]),
     (log.LOGGED, ["1"]),

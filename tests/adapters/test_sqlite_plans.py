@@ -11,7 +11,7 @@ from orchestrator.machine.instance import Status
 from orchestrator.ports import Find
 from orchestrator.testing.store_conformance import NOW, ended, made, moved, stored
 from orchestrator_adapters.sqlite import SQLiteStore, commit, reading, schema, upkeep
-from orchestrator_adapters.sqlite.bulk import _with_rows
+from orchestrator_adapters.sqlite.bulk import with_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +106,7 @@ def test_people_and_housekeeping_read_indexes_only(database: sqlite3.Connection,
     ],
 )
 def test_a_commit_finds_each_of_its_rows(database: sqlite3.Connection, sql: str, columns: int) -> None:
-    details = plan(database, _with_rows(sql, 3, columns), [1] * columns * 3)
+    details = plan(database, with_rows(sql, 3, columns), [1] * columns * 3)
     tables = ("instance", "history", "seen", "waiting")
     assert any(detail.startswith("SEARCH") for detail in details)
     assert not [detail for detail in details if detail.startswith("SCAN") and detail.split()[1] in tables], details

@@ -1,7 +1,7 @@
-"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth]`, see `--help` of each.
+"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth|events]`, see `--help` of each.
 
 versus (the default): the order saga beside its peers and beside what SQLite allows.
-shapes: other sagas. growth: with much in the store.
+shapes: other sagas. growth: with much in the store. events: appends to streams.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ if __name__ == "__main__":
             from tests.benchmarks import growth
 
             growth.main(rest)
+        case ["events", *rest]:
+            from tests.benchmarks import events
+
+            events.main(rest)
         case ["shapes", *rest]:
             from tests.benchmarks import shapes
 

@@ -17,15 +17,15 @@ MOST_ROWS = 64
 
 def write_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
     """Run SQL in which `VALUES *` stands for a list of rows."""
-    for part in _parts(rows):
-        connection.execute(_with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
+    for part in _parts(rows) if rows else ():
+        connection.execute(with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
 
 
 def read_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> list[Row]:
     """The rows that such a query gives."""
     found: list[Row] = []
     for part in _parts(rows):
-        found += connection.execute(_with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
+        found += connection.execute(with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
     return found
 
 
@@ -39,6 +39,7 @@ def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 
 @lru_cache(maxsize=512)
-def _with_rows(sql: str, rows: int, columns: int) -> str:
+def with_rows(sql: str, rows: int, columns: int) -> str:
+    """SQL with placeholders for so many rows in place of `VALUES *`."""
     row = "(" + ", ".join("?" * columns) + ")"
     return sql.replace("VALUES *", "VALUES " + ", ".join([row] * rows))

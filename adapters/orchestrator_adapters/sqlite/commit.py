@@ -313,7 +313,6 @@ CHANGED = """
         stands_in = new.column11, crc = new.column12, body = new.column13
     FROM (VALUES *) AS new WHERE instance.id = new.column1
 """
-OUTBOX = "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *"
 HISTORY = "INSERT INTO history (instance, version, message_id, at, outcome, notes, crc, message) VALUES *"
 
 
@@ -341,6 +340,9 @@ def _fixed(instance: Instance) -> Row:
 def _next_instance_id(connection: sqlite3.Connection) -> int:
     (last,) = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'instance'").fetchone()
     return (last or 0) + 1
+
+
+OUTBOX = "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *"
 
 
 def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) -> None:

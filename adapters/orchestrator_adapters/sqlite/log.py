@@ -18,9 +18,10 @@ from orchestrator.ports import MAX_PAGE
 from orchestrator.recorded import Appended, Logged, Stretch
 from orchestrator.wire import Envelope, Kind
 
-from .bulk import read_many, write_many
+from .bulk import read_many, with_rows, write_many
 from .rows import Row, decoded, seal
 
+LOOKED_UP = 256  # ids, in one statement
 LOOKED_AT = 20_000  # positions, in one question for some types: tens of milliseconds
 
 # A row is found by its position, by stream and version, and by its event's id. Ids that we make ourselves grow, so that
@@ -132,12 +133,15 @@ LOOK = """
                 stream.name, stream.id,
                 (SELECT max(version) FROM log INDEXED BY log_version WHERE log.stream = stream.id)
             ))
-            FROM json_each(:streams) AS asked CROSS JOIN stream INDEXED BY stream_name ON stream.name = asked.value
+            FROM json_each(?) AS asked CROSS JOIN stream INDEXED BY stream_name ON stream.name = asked.value
         ),
         (
             SELECT json_group_array(json_array(event_type.name, event_type.id))
-            FROM json_each(:types) AS asked
+            FROM json_each(?) AS asked
             CROSS JOIN event_type INDEXED BY event_type_name ON event_type.name = asked.value
+        ),
+        EXISTS (
+            SELECT 1 FROM (VALUES *) AS asked CROSS JOIN log INDEXED BY log_event ON event_id = asked.column1
         )
 """
 LAST = "SELECT max(position) FROM log"
@@ -156,10 +160,15 @@ class Appending:
         if not appends:
             return
         events = [event for append in appends for event in append.events]
-        self._ids = {id for (id,) in read_many(connection, KNOWN, [(short_id(event.id),) for event in events])}
         names = dict.fromkeys(append.stream for append in appends), dict.fromkeys(event.type for event in events)
-        asked = {"streams": _json(names[0]), "types": _json(names[1])}
-        position, last_stream, last_type, streams, types = connection.execute(LOOK, asked).fetchone()
+        ids = [short_id(event.id) for event in events]
+        asked = _padded(ids[:LOOKED_UP])
+        sql = with_rows(LOOK, len(asked), 1)
+        position, last_stream, last_type, streams, types, is_known = connection.execute(
+            sql, (_json(names[0]), _json(names[1]), *asked)
+        ).fetchone()
+        is_sure = not is_known and len(ids) <= LOOKED_UP
+        self._ids = set() if is_sure else {id for (id,) in read_many(connection, KNOWN, [(id,) for id in ids])}
         found = msgspec.json.decode(streams)
         self._position: int = position or 0
         self._versions: dict[str, int] = {name: version for name, _, version in found}
@@ -222,6 +231,11 @@ class _Numbers:
             number = self._known[name] = self._last
             self.new.append((number, name))
         return number
+
+
+def _padded(ids: list[str | bytes]) -> list[str | bytes]:
+    """With the last one repeated up to a power of two, so that few different statements are prepared."""
+    return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids))
 
 
 def _json(names: Iterable[str]) -> str:
