@@ -43,11 +43,12 @@ class Calls:
         clock: Clock,
         answer: Callable[[Outgoing, Envelope], None],
         known: Callable[[Outgoing], Envelope | None],
+        out_of_time: Callable[[Outgoing], None],
         events: EventLog,
     ) -> None:
         """Give each participant at most `share` workers of `pool`; hand every reply, addressed, with its command's row
-        to `answer`. `known` gives the answer that a command of somebody else got while it waited; `events` is the log
-        that participants append to.
+        to `answer`. Of a command of somebody else, `known` gives the answer that it got while it waited, and
+        `out_of_time` is told when none will be given; `events` is the log that participants append to.
         """
         self._app = app
         self._resources = resources
@@ -55,6 +56,7 @@ class Calls:
         self._clock = clock
         self._answer = answer
         self._known = known
+        self._out_of_time = out_of_time
         self._events = events
         self._queues = {
             command_type: queue
@@ -102,6 +104,7 @@ class Calls:
         self._queue_of.pop(outgoing.name, None)
         seconds = None if outgoing.deadline is None else outgoing.deadline - self._clock.now()
         if seconds is not None and seconds <= 0:
+            self._unanswered(outgoing)
             return
         if outgoing.reply_to and (letter := self._known(outgoing)) is not None:
             self._answer(outgoing, letter)
@@ -109,13 +112,20 @@ class Calls:
         self._running[key] = []
         try:
             reply = await self._reply(worker, participant, outgoing, seconds)
-            if reply is not None:
+            if reply is None:
+                self._unanswered(outgoing)
+            else:
                 is_clean = order.is_fresh and outgoing.envelope.attempt == 1 and not outgoing.reply_to
                 self._answer(outgoing, answer_letter(outgoing, reply, self._clock.now(), is_clean))
         finally:
             for behind in self._running.pop(key):
                 if behind.outgoing.name in self._queue_of:
                     self._queue_of[behind.outgoing.name].add(behind)
+
+    def _unanswered(self, outgoing: Outgoing) -> None:
+        """Its instance takes it out; that of somebody else does not stand in this store."""
+        if outgoing.reply_to:
+            self._out_of_time(outgoing)
 
     async def _reply(
         self, worker: Worker, participant: Participant[Any], outgoing: Outgoing, seconds: float | None

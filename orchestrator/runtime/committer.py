@@ -95,11 +95,13 @@ class Committer:
                     await checkpoint()  # what follows at once from this group is stored without another wake-up
 
     def _next_group(self) -> list[tuple[Transition, Answer]]:
+        """A name to be taken out is that of a row that is stored: what is put under it now is another one."""
         gathered = self._gathered
-        group = [gathered.popleft() for _ in range(min(len(gathered), self._group))]
+        group: list[tuple[Transition, Answer]] = []
         if self._names:
             names, self._names = tuple(self._names), []
             group.append((Transition(at=self._clock.now(), remove=names), self._again))
+        group += [gathered.popleft() for _ in range(min(len(gathered), self._group))]
         return group
 
     def _again(self, transition: Transition, result: Result | Exception) -> None:

@@ -187,7 +187,16 @@ class Engine:
         share = max(1, limits.in_flight // 2)
         self._work = Work(app, self.store, self._committer, clock)
         self._calls = Calls(
-            app, resources, functions, self._pool, share, clock, self._answered, self._work.known, self.events
+            app,
+            resources,
+            functions,
+            self._pool,
+            share,
+            clock,
+            self._answered,
+            self._work.known,
+            self._work.out_of_time,
+            self.events,
         )
         self._listeners = Listeners(
             app, resources, functions, self._pool, share, clock, self._committer.store, self.events

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -84,7 +85,7 @@ class Relay:
         self._distributor = distributor
         self._changed = changed
         self._is_stopped = False
-        self._under_way: dict[str, None] = {}  # names of rows that are handed over and stored
+        self._under_way: dict[str, Outgoing] = {}  # name -> row that is handed over and stored
         self._taken_out: dict[str, None] | None = None  # names taken out while a page is read
         self._to_publish: dict[str, _Parcel] = {}  # by the row's name
         self._refused: dict[str, _Parcel] = {}  # by the broker, for now
@@ -214,8 +215,10 @@ class Relay:
         )
 
     def _is_to_go(self, parcel: _Parcel) -> bool:
-        """Whether its row was not taken out meanwhile, as that of a command whose time is over."""
-        return parcel.row.name in self._under_way
+        """Whether its row was not taken out meanwhile, as that of a command whose time is over, nor replaced, as by the
+        next attempt.
+        """
+        return self._under_way.get(parcel.row.name) is parcel.row
 
     def _published(self, parcel: _Parcel, refusal: NotTaken | None) -> None:
         if refusal is None:
@@ -242,12 +245,12 @@ class Relay:
             self._answer(row, failed(row, reason, now, is_final=True))
             return
         letter = DeadLetter(at=now, reason=f"not published: {reason}", envelope=row.envelope)
-        put: tuple[Outgoing, ...] = ()
+        transition = Transition(at=now, outcome=Outcome.DEAD, dead=(letter,))
         if row.route is Route.REPLY:
-            instead = failure_instead(row.envelope, reason)
-            put = (replace(row, name=instead.id, envelope=instead),)
-        transition = Transition(at=now, outcome=Outcome.DEAD, dead=(letter,), put=put)
-        self._committer.store(transition, lambda _: parcel.gone())
+            transition = replace(transition, remove=(row.name,), put=_shorter(row, reason))
+            self._committer.store(transition)
+        else:
+            self._committer.store(transition, lambda _: parcel.gone())
 
     # One row.
 
@@ -272,7 +275,9 @@ class Relay:
             if row.route is Route.EVENT and spill is self._spills[Lane.BUS]:
                 self._distribute(row)  # who wants it here does not wait for a broker
             return
-        self._under_way[row.name] = None
+        if is_fresh and self._under_way.get(row.name) == row:
+            return  # a page of the store was quicker, or it was put a second time
+        self._under_way[row.name] = row
         match row.route:
             case Route.COMMAND:
                 self._hand_command(row, is_fresh)
@@ -283,7 +288,7 @@ class Relay:
             case Route.LISTENER:
                 self._listeners.add(row)
             case Route.REPLY:
-                self._publish(row, lambda: self._committer.take_out(row.name))
+                self._publish(row, partial(self._has_gone, row))
 
     def _lane(self, row: Outgoing) -> Lane:
         match row.route:
@@ -300,7 +305,7 @@ class Relay:
         if self._calls.takes(row.envelope.type):
             self._calls.add(row, is_fresh)
         elif self._bus is not None and not row.reply_to:
-            self._publish(row, lambda: self._committer.take_out(row.name))
+            self._publish(row, partial(self._has_gone, row))
         else:
             why = ", and there is no bus" if self._bus is None else ""
             error = f"no participant here carries out {row.envelope.type}{why}"
@@ -334,6 +339,10 @@ class Relay:
         with suppress(BadMessage):
             if wanted := targets(self._app, row.envelope):
                 self._distributor.distribute(row.envelope, wanted, _nothing, row=row, others=1)
+
+    def _has_gone(self, row: Outgoing) -> None:
+        if self._under_way.get(row.name) is row:  # else it is a later attempt that is stored under its name
+            self._committer.take_out(row.name)
 
     def _publish(self, row: Outgoing, gone: Callable[[], None]) -> None:
         self._refused.pop(row.name, None)
@@ -379,6 +388,14 @@ class _Parcel(Struct, frozen=True, eq=False):
 
     row: Outgoing
     gone: Callable[[], None]
+
+
+def _shorter(reply: Outgoing, reason: str) -> tuple[Outgoing, ...]:
+    """The failure that goes out instead of a reply; nothing, if that is no smaller: it would not be taken either."""
+    instead = failure_instead(reply.envelope, reason)
+    if len(bytes(instead.data)) >= len(bytes(reply.envelope.data)):
+        return ()
+    return (replace(reply, name=instead.id, envelope=instead),)
 
 
 def _nothing(told: object) -> None: ...

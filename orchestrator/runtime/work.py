@@ -11,7 +11,7 @@ from ..app import App
 from ..machine.hosting import Answer, Kept, Misuse, answered, arrived, do_record, own_record, read, undo_record
 from ..machine.transition import Record, Transition
 from ..ports import Clock, Store
-from ..wire import Envelope, Outgoing, Route
+from ..wire import Envelope, Kind, Outgoing, Route
 from .calls import answer_letter, failed
 from .committer import Committer
 
@@ -36,7 +36,8 @@ class Work:
         self._clock = clock
         self._written: dict[str, Kept] = {}  # what a read that is under way may miss
         self._reads = 0
-        self._on_disk: list[str] = []  # of what is written, to be forgotten when no read is under way
+        self._on_disk: list[tuple[str, Kept]] = []  # of what is written, to be forgotten when no read is under way
+        self._latest: dict[str, int] = {}  # name -> attempt, of the commands taken and not answered
 
     def carries_out(self, wire_type: str) -> bool:
         """Whether a participant of this process does."""
@@ -62,13 +63,23 @@ class Work:
 
     def answered(self, row: Outgoing, letter: Envelope) -> None:
         """It was carried out: keep the answer and send it, in the commit that takes the command out."""
+        if letter.kind is Kind.FAILURE and self._is_overtaken(row):
+            self._commit(row, put=(_reply(row, letter),))
+            return
         kept = answered(row, Answer(letter.kind, letter.type, letter.data, letter.version))
+        self._latest.pop(row.name, None)
         self._commit(row, put=(_reply(row, letter),), remove=(row.name,), kept=kept)
+
+    def out_of_time(self, row: Outgoing) -> None:
+        """Nobody waits for the answer to this attempt any more: its sender's own timer has said so (R10)."""
+        if not self._is_overtaken(row):
+            self._latest.pop(row.name, None)
+            self._commit(row, remove=(row.name,))
 
     def _take(self, asked: Asked, kept: dict[str, Kept | None]) -> None:
         row, now = asked.row, self._clock.now()
         do, undo = (self._written.get(name) or kept[name] for name in (do_record(row), undo_record(row)))
-        if row.deadline is not None and row.deadline <= now:
+        if self._is_overtaken(row) or (row.deadline is not None and row.deadline <= now):
             asked.settled(None)  # the sender's own timer has said so already (R10)
             return
         try:
@@ -81,13 +92,19 @@ class Work:
             self._commit(row, put=(_reply(row, letter),), settled=asked.settled)
             return
         overtaken = (row.undoes,) if row.undoes else ()  # a do that has not begun never will
+        self._latest.pop(row.undoes, None)
+        self._latest[row.name] = row.envelope.attempt
         self._commit(row, put=(row,), remove=overtaken, kept=Kept.of(row), settled=asked.settled)
+
+    def _is_overtaken(self, row: Outgoing) -> bool:
+        """Whether a later attempt has taken its place."""
+        return self._latest.get(row.name, 0) > row.envelope.attempt
 
     def _commit(
         self,
         row: Outgoing,
         *,
-        put: tuple[Outgoing, ...],
+        put: tuple[Outgoing, ...] = (),
         remove: tuple[str, ...] = (),
         kept: Kept | None = None,
         settled: Settled | None = None,
@@ -99,8 +116,8 @@ class Work:
             records = (Record(name, kept.stored()),)
 
         def is_stored(told: Transition) -> None:
-            if kept is not None and self._written.get(name) is kept:
-                self._on_disk.append(name)
+            if kept is not None:
+                self._on_disk.append((name, kept))
                 self._forget()
             if settled is not None:
                 settled(told)
@@ -110,8 +127,9 @@ class Work:
 
     def _forget(self) -> None:
         if not self._reads:
-            for name in self._on_disk:
-                self._written.pop(name, None)
+            for name, kept in self._on_disk:
+                if self._written.get(name) is kept:  # else what came after it is on its way to the disk
+                    del self._written[name]
             self._on_disk.clear()
 
 

@@ -27,6 +27,7 @@ from .shop import (
     OrderFulfilled,
     OrderFulfilment,
     OrderPlaced,
+    ReserveStock,
     StockReserved,
     World,
     event,
@@ -380,3 +381,54 @@ def _reply(command: Envelope, reply: Message, kind: Kind) -> BusMessage:
         attempt=command.attempt,
     )
     return BusMessage("replies.shop", to_cloud_event(envelope, "/others"))
+
+
+class Stalling(FlakyBus):
+    """Takes what is published only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        await self.gate.wait()
+        return await super().publish(messages)
+
+
+async def test_an_attempt_that_arrives_late_at_the_broker_does_not_take_the_next_one_with_it() -> None:
+    bus = Stalling()
+    app: App[object] = App("shop", sagas=[OrderFulfilment])
+    async with Engine(app, MemoryStore(), bus, clock=LoopClock()) as engine, others(bus, "commands.ReserveStock"):
+        await engine.accept(event(OrderPlaced("1")))
+        await anyio.sleep(12)  # the first attempt, on its way, has timed out, and the second one was put
+        bus.gate.set()
+        await anyio.sleep(1)
+        assert [envelope.attempt for envelope in bus.published] == [1, 2]
+
+
+class Picky(FlakyBus):
+    """A broker that has no such topic, and never will."""
+
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        told = await super().publish(messages)
+        return [
+            NotTaken("no such topic", is_final=True) if message.topic == "nowhere" else no
+            for message, no in zip(messages, told, strict=True)
+        ]
+
+
+async def test_a_reply_to_nowhere_is_given_up() -> None:
+    store, bus = MemoryStore(), Picky()
+    app = shop(World()).work_only()
+    async with Engine(app, store, bus, clock=LoopClock()) as engine:
+        await anyio.sleep(0.1)
+        for id, key in (("k", "1"), ("m", "a key that is of no account")):
+            command = Envelope(id=id, kind=Kind.COMMAND, type="ReserveStock", data=Raw(encode(ReserveStock(key))))
+            body = to_cloud_event(command, "/test", reply_to="nowhere")
+            await bus.publish([BusMessage("commands.ReserveStock", body)])
+        await anyio.sleep(60)
+        await engine.until_idle()
+        assert (await store.counts(0)).outbox == 0
+        assert engine.stats().outbox == 0
+    assert {letter.reason for letter in await store.dead_letters()} == {"not published: no such topic"}
+    assert len(await store.dead_letters()) <= 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -285,3 +285,80 @@ async def test_listeners_work_without_the_sagas(elsewhere: Elsewhere) -> None:
         await anyio.sleep(1)
         await worker.until_idle()
     assert elsewhere.world.told == ["mail 1 1"]
+
+
+async def test_an_attempt_that_ran_out_of_time_leaves_nothing_behind(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    async with elsewhere.works() as worker:
+        now = elsewhere.clock.now()
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", until=now + 5))
+        assert await elsewhere.silent()
+        assert (await elsewhere.store.counts(0)).outbox == 0
+        await worker.until_idle()
+        assert worker.stats().outbox == 0
+
+
+async def test_an_attempt_whose_time_was_over_before_its_turn_leaves_nothing_behind(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    until = elsewhere.clock.now() + 5
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", until=until))
+        await anyio.sleep(1)
+    await anyio.sleep(10)
+    async with elsewhere.works():
+        await anyio.sleep(1)
+        assert (await elsewhere.store.counts(0)).outbox == 0
+    assert elsewhere.world.asked == ["ReserveStock 1"]
+
+
+async def test_a_late_failure_does_not_take_the_next_attempt_with_it(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    elsewhere.world.will("ReserveStock", RuntimeError("away"))
+    async with elsewhere.works():
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        await anyio.sleep(1)
+        await elsewhere.ask(order_command(ReserveStock("1"), "k", attempt=2))
+        await anyio.sleep(1)
+        elsewhere.world.gate.set()
+        first, second = await elsewhere.answer(), await elsewhere.answer()
+        await anyio.sleep(1)
+    assert (first.kind, first.attempt) == (Kind.FAILURE, 1)
+    assert (second.kind, second.attempt) == (Kind.YES, 2)
+    assert (await elsewhere.store.counts(0)).outbox == 0
+
+
+async def test_an_answer_that_is_given_while_another_attempt_is_looked_up_is_the_answer_to_that_too() -> None:
+    """The read began before the answer was stored, and ends after the row of the attempt before was."""
+    store, bus, world = SlowToRead(), Kept(), World()
+    world.gate = anyio.Event()
+    async with bus, Engine(shop(world).work_only(), store, bus, clock=LoopClock()):
+        await anyio.sleep(0.1)
+        async with bus.subscribe([Topic(ANSWERS)], "test", 10) as answers:
+            await bus.publish([order_command(ReserveStock("1"), "k")])
+            await anyio.sleep(1)
+            store.read_s, store.slow = 5, 2
+            await bus.publish([order_command(ReserveStock("2"), "other")])  # stored while the next one is looked up
+            await anyio.sleep(5.5)
+            await bus.publish([order_command(ReserveStock("2"), "other", attempt=2)])
+            await anyio.sleep(1)
+            world.gate.set()
+            store.slow = 30
+            await anyio.sleep(4)
+            store.read_s = 0
+            await bus.publish([order_command(ReserveStock("2"), "other", attempt=3)])
+            await anyio.sleep(200)
+            kinds = {cloud_event(each.body).type for each in await anext(answers)}
+    assert kinds == {"StockReserved"}
+    assert world.asked.count("ReserveStock 2") == 1
+
+
+class SlowToRead(FaultyStore):
+    """Gives what was there when it was asked, so many seconds later."""
+
+    read_s = 0.0
+
+    async def records(self, keys: Sequence[str]) -> list[bytes | None]:
+        found = await super().records(keys)
+        if self.read_s:
+            await anyio.sleep(self.read_s)
+        return found
