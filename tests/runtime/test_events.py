@@ -27,6 +27,7 @@ from orchestrator import (
     step,
 )
 from orchestrator.memory import MemoryBus, MemoryStore
+from orchestrator.ports import Topic
 from orchestrator.runtime.engine import Engine
 from orchestrator_adapters.sqlite import SQLiteStore
 
@@ -118,11 +119,11 @@ async def test_what_nobody_wants_is_not_put_into_the_outbox_unless_there_is_a_bu
         await orchestrator.events.append("s", Counted("1", 1), publish=True)
     assert [one.put for one in store.transitions if one.appends] == [()]
     embedded = Orchestrator(App("nobody"), MemoryStore(), bus, clock=LoopClock())
-    async with bus, bus.subscribe(["Counted"], "g", 9) as batches, embedded as orchestrator:
+    async with bus, bus.subscribe([Topic("Counted")], "g", 9) as batches, embedded as orchestrator:
         await orchestrator.events.append("s", Counted("1", 1), publish=True)
         [delivered] = await anext(batches)
         assert b'"Counted"' in delivered.body
-        await delivered.ack()
+        await batches.ack([delivered])
 
 
 async def test_what_a_store_without_engine_published_goes_out_with_the_next_one() -> None:
