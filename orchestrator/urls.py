@@ -54,7 +54,7 @@ def _adapter(group: str, what: str, url: str) -> Any:
     known = {entry.name: entry for entry in entry_points(group=group)}
     if not colon or scheme not in known:
         schemes = ", ".join(f"{name}:" for name in sorted(known)) or f"none: is {DISTRIBUTION} installed?"
-        raise ConfigError(f"{what} {url!r}: there is no {what} for {scheme + colon!r}; known are {schemes}")
+        raise ConfigError(f"there is no {what} for {scheme + colon!r}; known are {schemes}")  # a URL may hold a password
     return _loaded(known[scheme], what, url)
 
 

@@ -56,3 +56,9 @@ def test_our_own_are_those_that_the_project_declares() -> None:
     groups = project["entry-points"]
     ours = [group for group in groups if group.startswith("orchestrator.")]
     assert {(group, name): groups[group][name] for group in ours for name in groups[group]} == urls.OWN
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as problem:
+        urls.open_bus("natz://user:secret@host")
+    assert "secret" not in str(problem.value)
