@@ -80,11 +80,16 @@ class MemoryStore(EventStore):
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
         """Store each transition whole or not at all; between the first and the last nobody else gets a turn."""
         await checkpoint()
-        return [self._commit(transition) for transition in transitions]
+        refused: dict[Address, int] = {}  # versions, where the last transition of an instance was not stored
+        return [self._commit(transition, refused) for transition in transitions]
 
-    def _commit(self, transition: Transition) -> Result:
+    def _commit(self, transition: Transition, refused: dict[Address, int]) -> Result:
         """Look first, then write: what follows the looks cannot fail."""
-        if problem := self._problem(transition):
+        instance = transition.instance
+        before = 0 if instance is None else refused.pop(instance.address, 0)
+        if problem := self._problem(transition, before):
+            if instance is not None:
+                refused[instance.address] = instance.version
             return problem
         if transition.instance is not None:
             self._store(transition, transition.instance)
@@ -108,8 +113,10 @@ class MemoryStore(EventStore):
             return Committed(appended=appended)
         return Committed(tuple(self._waiting_at(transition.instance.address)), appended)
 
-    def _problem(self, transition: Transition) -> VersionConflict | DuplicateMessage | None:
-        """Why this transition must not be stored, or None."""
+    def _problem(self, transition: Transition, refused: int) -> VersionConflict | DuplicateMessage | None:
+        """Why this transition must not be stored, or None; `refused` is the version of the one before it that was not
+        stored.
+        """
         message, instance = transition.message, transition.instance
         if any(pair in self._seen for pair in transition.seen):
             return DuplicateMessage(f"seen already: {transition.seen}")
@@ -121,9 +128,11 @@ class MemoryStore(EventStore):
             and self._waits(message, transition.waiting_remove)
         ):
             return DuplicateMessage(f"{message.id} waits for {message.address} already")
-        return self._misfit(transition, instance) or self._log.problem(transition.appends)
+        return self._misfit(transition, instance, refused) or self._log.problem(transition.appends)
 
-    def _misfit(self, transition: Transition, instance: Instance | None) -> VersionConflict | DuplicateMessage | None:
+    def _misfit(
+        self, transition: Transition, instance: Instance | None, refused: int
+    ) -> VersionConflict | DuplicateMessage | None:
         """Why the instance cannot follow what is stored."""
         message = transition.message
         if instance is None:
@@ -136,6 +145,8 @@ class MemoryStore(EventStore):
             return VersionConflict(f"{instance.address} is still in its run {row.instance.run}")
         if message.id in row.inbox:
             return DuplicateMessage(f"{instance.address} has handled {message.id} already")
+        if refused == instance.version - 1:
+            return VersionConflict(f"{instance.address}: the transition to {refused} was not stored")
         if instance.version != row.instance.version + 1:
             return VersionConflict(f"{instance.address} is at {row.instance.version}, not below {instance.version}")
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, Self
 
@@ -120,7 +120,8 @@ class Store(Protocol):
 
         A VersionConflict or DuplicateMessage is *returned* in a transition's place and leaves its neighbours alone:
         a duplicate, if the instance (same run) has a history row with the message's id; else a conflict, if the stored
-        version is not one less than the instance's. `seen`: a pair known already makes the whole transition a
+        version is not one less than the instance's, or what the instance was built on, the transition to that version
+        right before it in this commit, was refused. `seen`: a pair known already makes the whole transition a
         duplicate; so does a message that is in the waiting room of that instance already, unless this very transition
         takes it out, and a row to be taken out of the waiting room that is no more there. A new run of a key (version 1
         over an ended instance) replaces the instance and its history. Outbox rows are removed before others are put.

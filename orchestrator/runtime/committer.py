@@ -102,6 +102,8 @@ class Committer:
             names, self._names = tuple(self._names), []
             group.append((Transition(at=self._clock.now(), remove=names), self._again))
         group += [gathered.popleft() for _ in range(min(len(gathered), self._group))]
+        while gathered and _is_built_on(group[-1][0], gathered[0][0]):  # it is refused with that, not tried after it
+            group.append(gathered.popleft())
         return group
 
     def _again(self, transition: Transition, result: Result | Exception) -> None:
@@ -155,6 +157,16 @@ class Committer:
         if self._is_unknown:
             self._is_unknown = False
             self.on_back()
+
+
+def _is_built_on(one: Transition, next_one: Transition) -> bool:
+    before, after = one.instance, next_one.instance
+    return (
+        before is not None
+        and after is not None
+        and after.version == before.version + 1
+        and after.address == before.address
+    )
 
 
 def _nothing(_transition: Transition) -> None: ...

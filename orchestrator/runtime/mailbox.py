@@ -24,6 +24,7 @@ class Mail(Struct, eq=False, gc=False):
     preview          only decide, commit nothing
     must_exist       a NotFound for `settled` if there is no such instance
     tries            how often its handler has raised (R15)
+    unstorable       why no store takes what its handler made of it, or empty
     """
 
     message: Envelope | None
@@ -34,6 +35,7 @@ class Mail(Struct, eq=False, gc=False):
     preview: bool = False
     must_exist: bool = False
     tries: int = 0
+    unstorable: str = ""
 
     @property
     def is_verb(self) -> bool:
@@ -47,20 +49,22 @@ class Mail(Struct, eq=False, gc=False):
 
 
 class Mailbox(Struct, eq=False, gc=False):
-    """Lives while there is mail for the instance. `under_way` is the mail whose commit is not back yet.
+    """Lives while there is mail for the instance. `under_way` is the mail that is decided and not settled yet, in
+    order; `unanswered` says how many of its commits are not back.
 
-    `is_known`: `instance` is what the store holds (None: there is no such instance).
+    `is_known`: `instance` is what the store holds once what is under way is stored (None: there is no such instance).
     """
 
     address: Address
     instance: Instance | None = None
     is_known: bool = False
     is_ready: bool = False
-    under_way: Mail | None = None
+    under_way: list[Mail] = []
+    unanswered: int = 0
     mails: list[Mail] = []  # verbs first; a deque is made five times slower, and most hold one mail
 
     def __len__(self) -> int:
-        return len(self.mails) + (self.under_way is not None)
+        return len(self.mails) + len(self.under_way)
 
     def put(self, mail: Mail) -> None:
         """Add the newest."""
@@ -76,15 +80,23 @@ class Mailbox(Struct, eq=False, gc=False):
 
     def take(self) -> Mail:
         """The next one, from now on under way."""
-        self.under_way = self.mails.pop(0)
-        return self.under_way
+        mail = self.mails.pop(0)
+        self.under_way.append(mail)
+        return mail
 
     def put_back(self) -> None:
-        """Decide the mail under way again, before all others."""
-        assert self.under_way is not None
-        self.mails.insert(0 if self.under_way.is_verb else self._behind_verbs, self.under_way)
-        self.under_way = None
+        """Decide what is under way again, before all others of its kind."""
+        self.mails = sorted([*self.under_way, *self.mails], key=_is_behind_verbs)
+        self.under_way = []
+
+    def forget(self) -> None:
+        """Nothing is known any more of what the store holds."""
+        self.instance, self.is_known = None, False
 
     @property
     def _behind_verbs(self) -> int:
         return next((place for place, mail in enumerate(self.mails) if not mail.is_verb), len(self.mails))
+
+
+def _is_behind_verbs(mail: Mail) -> bool:
+    return not mail.is_verb

@@ -25,7 +25,8 @@ from .texts import plain
 from .trouble import Trouble
 from .waking import Bell, Wakeup
 
-AT_ONCE = 64  # mailboxes of one turn: loaded together, decided before others get the event loop
+AT_ONCE = 64  # mailboxes of one turn, loaded together; and messages decided before others get the event loop
+IN_A_ROW = 32  # messages of one instance that are decided at once, and stored in one commit
 ON_DELIVERY = 8  # decisions outside the turns, between two of them: many are decided more cheaply in one go
 
 _log = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ class Supervisor:
     """Takes mail, loads what is not there, lets the machine decide, hands the transitions to the committer.
 
     Mail for an instance that is at hand and has no other is decided where it is delivered; a loop decides the rest.
-    `pending` is the mail that is not settled yet. The next mail of an instance is decided when the commit of the one
-    before is back. `prepare` may leave out of a transition what nobody wants, before it is stored; `on_failed` is
-    called each time that nothing could be loaded.
+    `pending` is the mail that is not settled yet. What waits for an instance is decided in a row, each on what the one
+    before made of it, and stored in one commit, in that order; the next row when that commit is back.
+    `prepare` may leave out of a transition what nobody wants, before it is stored; `on_failed` is called each time that
+    nothing could be loaded.
     """
 
     def __init__(
@@ -108,14 +110,18 @@ class Supervisor:
                 missing = [mailbox for mailbox in turn if not self._is_at_hand(mailbox)]
                 if missing:
                     await self._load(missing)
+                decided = 0
                 for mailbox in turn:
                     mailbox.is_ready = False
-                    self._turn(mailbox)
-                if self._ready:
+                    decided += self._turn(mailbox)
+                    if decided >= AT_ONCE:
+                        decided = 0
+                        await checkpoint()
+                if decided and self._ready:
                     await checkpoint()
 
     def _schedule(self, mailbox: Mailbox) -> None:
-        if mailbox.under_way is None and not mailbox.is_ready:
+        if not mailbox.under_way and not mailbox.is_ready:
             mailbox.is_ready = True
             self._ready.append(mailbox)
             self._wakeup.set()
@@ -139,10 +145,31 @@ class Supervisor:
         for mailbox, instance in zip(mailboxes, instances, strict=True):
             mailbox.instance, mailbox.is_known = instance, True
 
-    # One message is decided.
+    # What waits for one instance is decided.
 
-    def _turn(self, mailbox: Mailbox) -> None:
-        mail = mailbox.take()
+    def _turn(self, mailbox: Mailbox) -> int:
+        """Decide its next messages, those that one commit may hold; how many."""
+        while mailbox.mails and len(mailbox.under_way) < IN_A_ROW:
+            mail = mailbox.mails[0]
+            told = self._told(mailbox, mail)
+            if isinstance(told, Transition) and not mail.preview and not _is_void(told):
+                mailbox.take()
+                self._commit(mailbox, mail, told)
+                if told.instance is not None:
+                    mailbox.instance = told.instance
+                    if told.instance.version == 1:
+                        break  # what waited for it to start comes before what came after (R11)
+            elif mailbox.under_way:
+                break  # nobody is told what is built on something that is not stored yet
+            else:
+                mailbox.take()
+                self._settle(mailbox, mail, told)
+                self._next(mailbox)
+                return 1
+        return len(mailbox.under_way)
+
+    def _told(self, mailbox: Mailbox, mail: Mail) -> Transition | NotFound:
+        """What a message does, or why it cannot be handled."""
         now = self._clock.now()
         message = mail.message
         if message is None and mailbox.instance is not None:
@@ -150,22 +177,17 @@ class Supervisor:
             if message is not None:
                 message = away(mailbox.instance, message, self.is_away)
         if message is None:
-            self._done(mailbox, Transition(at=now, outcome=Outcome.STALE))
-            return
+            return Transition(at=now, outcome=Outcome.STALE)
         if mail.must_exist and mailbox.instance is None:
-            self._done(mailbox, NotFound(f"there is no {mailbox.address}"))
-            return
-        transition = self._decide(mailbox, mail, message, now)
-        transition = self.prepare(_with_settlement(transition, mail))
-        if mail.preview or _is_void(transition):
-            self._done(mailbox, transition)
-        else:
-            self._commit(mailbox, transition)
+            return NotFound(f"there is no {mailbox.address}")
+        return self.prepare(_with_settlement(self._decide(mailbox, mail, message, now), mail))
 
     def _decide(self, mailbox: Mailbox, mail: Mail, message: Envelope, now: float) -> Transition:
         definition = self._sagas.get(mailbox.address.saga)
         if definition is None:
             return _dead(message, now, f"there is no saga {mailbox.address.saga} in this app")
+        if mail.unstorable:
+            return self._set_aside(definition, mailbox, message, mail.unstorable, now)
         while True:
             try:
                 instance = mailbox.instance
@@ -190,32 +212,32 @@ class Supervisor:
 
     # Its commit.
 
-    def _commit(self, mailbox: Mailbox, transition: Transition) -> None:
-        self._committer.add(transition, partial(self._answered, mailbox))
+    def _commit(self, mailbox: Mailbox, mail: Mail, transition: Transition) -> None:
+        mailbox.unanswered += 1
+        self._committer.add(transition, partial(self._answered, mailbox, mail))
 
-    def _answered(self, mailbox: Mailbox, transition: Transition, result: Result | Exception) -> None:
-        mail = mailbox.under_way
-        assert mail is not None
+    def _answered(self, mailbox: Mailbox, mail: Mail, transition: Transition, result: Result | Exception) -> None:
+        """What is not stored is decided again, once all that is under way is answered."""
+        mailbox.unanswered -= 1
         match result:
             case Committed():
-                if transition.instance is not None:
-                    mailbox.instance = transition.instance
                 self._deliver_waiting(mailbox, result.waiting)
-                self._done(mailbox, transition)
+                self._settle(mailbox, mail, transition)
             case DuplicateMessage():
-                mailbox.instance, mailbox.is_known = None, False  # whoever stored it may have moved the instance (R2)
+                mailbox.forget()  # whoever stored it may have moved the instance (R2)
                 at = transition.at
                 housekeeping = _with_settlement(Transition(at=at, outcome=Outcome.DUPLICATE), mail)
                 if mail.settles and transition.message is not None:
-                    self._commit(mailbox, housekeeping)
+                    self._commit(mailbox, mail, housekeeping)
                 else:
-                    self._done(mailbox, housekeeping)
+                    self._settle(mailbox, mail, housekeeping)
             case VersionConflict() | StoreUnavailable():
-                mailbox.instance, mailbox.is_known = None, False
-                mailbox.put_back()
-                self._schedule(mailbox)
+                mailbox.forget()
             case _:
-                self._cannot_be_stored(mailbox, mail, transition, result)
+                self._cannot_be_stored(mail, transition, result)
+                mailbox.forget()
+        if not mailbox.unanswered:
+            self._next(mailbox)
 
     def _deliver_waiting(self, mailbox: Mailbox, waiting: tuple[Waiting, ...]) -> None:
         """What came before its instance is handled before all that came after (R11)."""
@@ -223,23 +245,24 @@ class Supervisor:
             mailbox.put_first(Mail(row.envelope, waiting_remove=(row.id,)) for row in waiting)
             self.pending += len(waiting)
 
-    def _cannot_be_stored(self, mailbox: Mailbox, mail: Mail, transition: Transition, error: Exception) -> None:
+    def _cannot_be_stored(self, mail: Mail, transition: Transition, error: Exception) -> None:
         """A transition that no store takes (a character that is none, say) is treated as a bug, once."""
         message = transition.message
         if message is None or message.kind is Kind.BUG:
             raise error
-        text = f"what its handler made cannot be stored: {type(error).__name__}: {error}"
-        aside = self._set_aside(self._sagas[mailbox.address.saga], mailbox, message, text, transition.at)
-        self._commit(mailbox, _with_settlement(aside, mail))
+        mail.unstorable = f"what its handler made cannot be stored: {type(error).__name__}: {error}"
 
-    def _done(self, mailbox: Mailbox, told: Transition | Exception) -> None:
-        mail = mailbox.under_way
-        assert mail is not None
-        mailbox.under_way = None
+    def _settle(self, mailbox: Mailbox, mail: Mail, told: Transition | Exception) -> None:
+        mailbox.under_way.remove(mail)
         self.pending -= 1
         if mail.settled is not None:
             mail.settled(told)
-        if len(mailbox):
+
+    def _next(self, mailbox: Mailbox) -> None:
+        """Nothing of it is under way in the store."""
+        if mailbox.under_way:
+            mailbox.put_back()
+        if mailbox.mails:
             self._schedule(mailbox)
         else:
             self._retire(mailbox)

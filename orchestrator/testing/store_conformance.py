@@ -396,6 +396,58 @@ class StoreConformance:
         (loaded,) = await store.load([first.address])
         assert loaded is not None and loaded.run == "r2"
 
+    async def test_one_instance_may_move_many_times_in_one_commit(self, store: Store) -> None:
+        first = made()
+        second, third = after(first), after(after(first), why="third")
+        last = ended(third)
+        await stored(store, moved(first, "a", put=(going("x"), going("y"))), moved(made("2"), "a"))
+        results = await store.commit(
+            [
+                moved(second, "b", remove=("x",)),
+                moved(after(made("2")), "b"),
+                moved(third, "c", put=(going("z"),)),
+                moved(last, "d", remove=("y", "z"), put=(going("end"),)),
+                moved(after(last), "c"),  # known: a duplicate
+            ]
+        )
+        assert "".join(type(result).__name__[0] for result in results) == "CCCCD"
+        assert await store.load([first.address]) == [last]
+        history = await store.history(first.address)
+        assert [(entry.version, entry.message.id) for entry in history] == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+        assert await names(store) == ["end"]
+        counts = await store.counts(NOW)
+        assert counts.instances == {"Order": {"completed": 1, "running": 1}}
+
+    async def test_a_new_run_may_follow_the_end_of_another_in_one_commit(self, store: Store) -> None:
+        first, again = made(), made(run="r2")
+        second = after(first)
+        last = ended(second)
+        await stored(store, moved(first, "a", put=(going("x"),)))
+        await stored(store, moved(second, "b", put=(going("x"),)), moved(last, "c", remove=("x",)), moved(again, "d"))
+        assert await store.load([first.address]) == [again]
+        assert [entry.message.id for entry in await store.history(first.address)] == ["d"]
+        assert (await store.counts(NOW)).instances == {"Order": {"running": 1}}
+        assert await names(store) == []
+
+    async def test_what_was_built_on_a_refused_one_is_refused(self, store: Store) -> None:
+        first = made()
+        other, stale = after(first, why="somebody else's"), after(first, why="mine")
+        await stored(store, moved(first, "a"), moved(other, "b"))
+        third = after(stale)
+        results = await store.commit([moved(stale, "b"), moved(third, "c"), moved(after(third), "d")])
+        assert "".join(type(result).__name__[0] for result in results) == "DVV"
+        assert await store.load([first.address]) == [other]
+        await stored(store, moved(after(other), "c"))
+
+    async def test_of_many_moves_in_one_commit_those_before_a_refused_one_are_stored(self, store: Store) -> None:
+        first = made()
+        second = after(first, why="second")
+        await stored(store, moved(first, "a"))
+        results = await store.commit([moved(second, "b"), moved(after(second, why="third"), "a")])
+        assert "".join(type(result).__name__[0] for result in results) == "CD"
+        assert await store.load([first.address]) == [second]
+        assert [found.why for found in (await store.find(Find())).items] == ["second"]
+
     async def test_many_at_once(self, store: Store) -> None:
         count = 300
         await stored(store, *(moved(made(str(n)), put=(going(f"out {n}"),)) for n in range(count)))

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from orchestrator.errors import DuplicateMessage, VersionConflict
 from orchestrator.machine.instance import Instance, Status
@@ -20,16 +20,22 @@ from .bulk import read_many, write_many
 from .log import Appending
 from .rows import HistoryCode, Row
 
+Flags: TypeAlias = tuple[str, bool, bool, bool, bool]
+NO_FLAGS: Flags = ("", False, False, False, False)
+
 
 class Prepared(NamedTuple):
-    """A transition with what must be known or encoded of its instance."""
+    """A transition with what must be known or encoded of its instance. `body` and `flags` are empty where a later one
+    of the group says how the instance is stored.
+    """
 
     transition: Transition
     instance: Instance | None = None
+    address: Address | None = None
     message_id: str = ""  # as stored
     history: Row = ()
     body: Row = ()
-    flags: tuple[str, bool, bool, bool, bool] = ("", False, False, False, False)
+    flags: Flags = NO_FLAGS
     only_appends: bool = False
 
 
@@ -39,27 +45,34 @@ class Stored(NamedTuple):
     id: int
     run: str
     version: int
-    flags: tuple[str, bool, bool, bool, bool]
+    flags: Flags
     stands_in: str
     knows_message: bool
 
 
-def prepare(transition: Transition) -> Prepared:
-    """Encode it, as it is now: the instance belongs to the caller and may change later."""
+def prepare(transitions: Sequence[Transition]) -> list[Prepared]:
+    """Encode them, as they are now: the instances belong to the caller and may change later."""
+    addresses = [None if one.instance is None else one.instance.address for one in transitions]
+    last = {address: number for number, address in enumerate(addresses)}
+    return [
+        _prepared(transition, address, is_last=last[address] == number)
+        for number, (transition, address) in enumerate(zip(transitions, addresses, strict=True))
+    ]
+
+
+def _prepared(transition: Transition, address: Address | None, is_last: bool) -> Prepared:
     instance, message = transition.instance, transition.message
     if instance is None:
         return Prepared(transition, only_appends=_only_appends(transition))
     assert message is not None, "a transition of an instance is the effect of a message"
     history = HistoryCode.of(instance).row(transition, message, instance.version)
+    body, flags = _stored_as(instance) if is_last or instance.version == 1 else ((), NO_FLAGS)
+    return Prepared(transition, instance, address, history[1], history, body, flags)
+
+
+def _stored_as(instance: Instance) -> tuple[Row, Flags]:
     outline = instance.outline()
-    return Prepared(
-        transition,
-        instance,
-        history[1],
-        history,
-        rows.instance_row(instance, outline),
-        rows.flags(instance, outline),
-    )
+    return rows.instance_row(instance, outline), rows.flags(instance, outline)
 
 
 def _only_appends(transition: Transition) -> bool:
@@ -70,6 +83,7 @@ def _only_appends(transition: Transition) -> bool:
         or transition.waiting_remove
         or transition.dead
         or transition.dead_remove
+        or transition.records
     )
 
 
@@ -78,54 +92,58 @@ def commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list
     if all(one.only_appends for one in prepared):
         return _commit_appends(connection, [one.transition for one in prepared])
     results: list[Result] = []
+    refused: dict[Address, int] = {}  # versions, where the last transition of an instance was not stored
     for wave in _waves(prepared):
-        results += _commit_wave(connection, wave)
+        results += _commit_wave(connection, wave, refused)
     return results
 
 
 def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
-    """The group in parts within which no transition touches what another touches: almost always one."""
+    """The group in parts within which no transition touches what another touches, but for its instance, once that is
+    born: almost always one.
+    """
     wave: list[Prepared] = []
     touched: set[Hashable] = set()
+    moved: dict[Address, int] = {}  # to which version
     for one in prepared:
-        touches = _touches(one.transition)
-        if wave and not touched.isdisjoint(touches):
+        instance, address = one.instance, one.address
+        touches = _touches(one)
+        follows = instance is not None and address in moved and moved[address] == instance.version - 1
+        if not (touched.isdisjoint(touches) and (follows or address not in touched)):
             yield wave
-            wave, touched = [], set()
+            wave, touched, moved = [], set(), {}
         wave.append(one)
         touched.update(touches)
+        if instance is not None and address is not None:
+            touched.add(address)
+            if instance.version > 1:
+                moved[address] = instance.version
     if wave:
         yield wave
 
 
-def _touches(transition: Transition) -> list[Hashable]:
+def _touches(one: Prepared) -> list[Hashable]:
+    """All that it touches but its instance."""
+    transition = one.transition
     touches: list[Hashable] = [*transition.seen, *transition.remove, *[outgoing.name for outgoing in transition.put]]
     touches += transition.waiting_remove
     touches += [record.key for record in transition.records]
-    if transition.instance is not None:
-        touches.append(transition.instance.address)
+    if one.address is not None:
+        touches.append((one.address, one.message_id))
     if transition.wait_until is not None and transition.message is not None:
         touches.append(transition.message.address)
     return touches
 
 
-def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> list[Result]:
+def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared], refused: dict[Address, int]) -> list[Result]:
     stored = _stored(connection, wave)
     seen = _seen(connection, wave)
     waits = _waits(connection, wave)
     there = _still_waiting(connection, wave)
+    known = [_known(one.transition, seen, waits, there) for one in wave]
     appending = Appending(connection, [one.transition for one in wave])
     appended: dict[int, tuple[Appended, ...]] = {}
-    problems: list[VersionConflict | DuplicateMessage | None] = []
-    for number, one in enumerate(wave):
-        problem = (
-            _known(one.transition, seen, waits, there)
-            or (one.instance and _misfit(one, one.instance, stored.get(number)))
-            or appending.problem(one.transition)
-        )
-        problems.append(problem)
-        if problem is None:
-            appended[number] = appending.take(one.transition)
+    problems = _problems(wave, stored, known, refused, appending, appended)
     good = [number for number, problem in enumerate(problems) if problem is None]
     _write_instances(connection, [(wave[number], stored.get(number)) for number in good])
     _write_others(connection, [wave[number].transition for number in good])
@@ -238,8 +256,38 @@ def _known(
     return None
 
 
-def _misfit(one: Prepared, instance: Instance, stored: Stored | None) -> VersionConflict | DuplicateMessage | None:
-    """Why the instance cannot follow what is stored."""
+def _problems(
+    wave: Sequence[Prepared],
+    stored: dict[int, Stored],
+    known: Sequence[DuplicateMessage | None],
+    refused: dict[Address, int],
+    appending: Appending,
+    appended: dict[int, tuple[Appended, ...]],
+) -> list[VersionConflict | DuplicateMessage | None]:
+    """Why each must not be stored, or None; one instance's follow each other. What is appended goes into `appended`."""
+    problems: list[VersionConflict | DuplicateMessage | None] = []
+    reached: dict[Address, int] = {}  # which version, in this wave
+    for number, one in enumerate(wave):
+        problem: VersionConflict | DuplicateMessage | None = known[number]
+        if one.instance is not None and one.address is not None:
+            before = stored.get(number)
+            if before is not None and one.address in reached:
+                before = before._replace(version=reached[one.address])
+            problem = problem or _misfit(one, one.instance, before, refused.pop(one.address, 0))
+        problem = problem or appending.problem(one.transition)
+        if one.instance is not None and one.address is not None:
+            place = reached if problem is None else refused
+            place[one.address] = one.instance.version
+        if problem is None:
+            appended[number] = appending.take(one.transition)
+        problems.append(problem)
+    return problems
+
+
+def _misfit(
+    one: Prepared, instance: Instance, stored: Stored | None, refused: int
+) -> VersionConflict | DuplicateMessage | None:
+    """Why the instance cannot follow what is stored; `refused` is the version of the one before it that could not."""
     if stored is None or (stored.run != instance.run and Status(stored.flags[0]).is_end):
         return None if instance.version == 1 else VersionConflict(f"{instance.address} has no run {instance.run}")
     if stored.run != instance.run:
@@ -247,6 +295,8 @@ def _misfit(one: Prepared, instance: Instance, stored: Stored | None) -> Version
     if stored.knows_message:
         message = one.transition.message
         return DuplicateMessage(f"{instance.address} has handled {message and message.id} already")
+    if refused == instance.version - 1:
+        return VersionConflict(f"{instance.address}: the transition to {refused} was not stored")
     if instance.version != stored.version + 1:
         return VersionConflict(f"{instance.address} is at {stored.version}, not below {instance.version}")
     return None
@@ -263,10 +313,18 @@ def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepar
     history: list[Row] = []
     tally: Counter[Row] = Counter()
     next_id = 0
+    last = {one.address: one for one, _ in good}
     for one, stored in good:
         instance = one.instance
         if instance is None:
             continue
+        if last[one.address] is not one:
+            assert stored is not None
+            history.append((stored.id, *one.history))
+            continue
+        if not one.body:  # the one that was to be stored in its place is refused
+            body, flags = _stored_as(instance)
+            one = one._replace(body=body, flags=flags)
         tally[tally_place(instance.saga, one.flags[0], one.body[STANDS_IN])] += 1
         if stored is not None:
             tally[tally_place(instance.saga, stored.flags[0], stored.stands_in)] -= 1

@@ -82,7 +82,7 @@ class SQLiteStore(EventStore):
 
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
         """All of them in one transaction, on disk when this returns; goes on to its end if the caller is cancelled."""
-        prepared = [prepare(transition) for transition in transitions]
+        prepared = prepare(transitions)
         results: list[Result] = []
         with anyio.CancelScope(shield=True):
             results += await self._write(lambda connection: commit(connection, prepared))
