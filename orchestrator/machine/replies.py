@@ -13,12 +13,14 @@ from ..messages import Failure, replies_of, type_name
 from ..saga import Compensate
 from ..wire import Kind
 from .exchange import afresh, ask, label, settle, try_again
-from .instance import Call, CallKind, Do, Undo, Visit, VisitState, run_id
+from .instance import Call, CallKind, Do, Undo, Visit, VisitState
 from .outcomes import follow, give_up, park, pass_by
 from .transition import Outcome
 from .turn import HandlerBug, Turn, is_awaited
 from .unwinding import undone
 from .visits import command_for, pass_pivot, store_undo
+
+MOST_DIGITS = 10  # of an element's index; an id from outside may be of any length
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -56,19 +58,23 @@ def reply(turn: Turn) -> None:
 def find(turn: Turn, reply_to: str) -> tuple[Visit, Call, bool] | None:
     """The call a command id names in this run, and whether the id is its undo's."""
     command_id = reply_to.removesuffix("/undo")
-    run, _, last = command_id.rpartition("/")
-    place, _, number = last.partition("#")
-    step = place.partition("[")[0]
+    place, _, number = command_id.rpartition("/")[2].partition("#")
+    step, _, element = place.partition("[")
+    index = _index(element)
     instance = turn.instance
-    if run != run_id(instance.saga, instance.key, instance.run):
-        return None
     for visit in instance.visits:
         if visit.step != step or str(visit.number) != number:
             continue
         for call in visit.calls:
-            if place == (step if call.index < 0 else f"{step}[{call.index}]"):
+            if call.index == index and instance.command_id(visit, call) == command_id:
                 return visit, call, command_id != reply_to
     return None
+
+
+def _index(element: str) -> int:
+    """The 2 of `2]`; -1: nothing that would name an element."""
+    digits = element.removesuffix("]")
+    return int(digits) if len(digits) < MOST_DIGITS and digits.isdecimal() else -1
 
 
 def attempt_timed_out(turn: Turn, visit: Visit, call: Call) -> None:

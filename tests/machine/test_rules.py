@@ -130,6 +130,31 @@ def test_r3_elements_of_a_list_carry_their_index() -> None:
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        *(
+            "reserve[01]#1",
+            "reserve[ 1]#1",
+            "reserve[1#1",
+            "reserve[1]]#1",
+            "reserve1]#1",
+            "reserve[-1]#1",
+            "reserve#1",
+        ),
+        *("reserve[1]#2", "reserve[1]#01", "reserve[2]#1#1", "reserve[\u0661]#1", f"reserve[{'1' * 5_000}]#1", "", "["),
+    ],
+)
+def test_r4_a_reply_that_names_no_call_exactly_is_stale(place: str) -> None:
+    """R4"""
+    t = begun(FanOut)
+    row = t.last.put[1]
+    name = row.name.replace("reserve[1]#1", place)
+    yes = Envelope("x", Kind.YES, "Reserved", Raw(encode(Reserved())), reply_to=name, attempt=1, key="1")
+    assert react(t.definition, t.instance, yes, t.now).outcome is Outcome.STALE
+    assert react(t.definition, t.instance, replace(yes, reply_to=row.name), t.now).outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
     ("what", "outcome"),
     [
         ("reply to an answered command", Outcome.STALE),
