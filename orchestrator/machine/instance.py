@@ -139,7 +139,7 @@ class VisitState(StrEnum):
     UNDONE = "undone"
 
 
-_OPEN = VisitState.OPEN
+_OPEN, _UNDONE = VisitState.OPEN, VisitState.UNDONE
 
 
 class Visit(Struct, omit_defaults=True, kw_only=True, gc=False):
@@ -253,6 +253,8 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
         is_busy = is_retrying = False
         steps: list[str] = []
         for visit in self.visits:
+            if visit.state is _UNDONE:  # every call of it is answered; a loop leaves many of them behind
+                continue
             is_needed = visit.state is _OPEN
             if visit.parked and not parked:
                 parked = f"{visit.step}: {visit.parked}"
@@ -282,6 +284,8 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
         moments = [] if self.deadline_at is None else [self.deadline_at]
         if not self.paused:
             for visit in self.visits:
+                if visit.state is _UNDONE:
+                    continue
                 if visit.wake_at is not None:
                     moments.append(visit.wake_at)
                 if visit.timeout_at is not None:

@@ -10,7 +10,7 @@ from .turn import Turn, is_awaited
 
 UNANSWERED = (Undo.WANTED, Undo.ASKED)
 ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
-_NONE = Undo.NONE
+_NONE, _UNDONE = Undo.NONE, VisitState.UNDONE
 
 
 def unwind(turn: Turn, why: str) -> None:
@@ -95,6 +95,8 @@ def go_back(turn: Turn) -> bool:
 
 def _all_answered(turn: Turn) -> bool:
     for visit in turn.instance.visits:  # plain loops: asked of every call in every turn
+        if visit.state is _UNDONE:
+            continue
         for call in visit.calls:
             if call.unwinding is not _NONE and call.unwinding in UNANSWERED:
                 return False
