@@ -142,6 +142,10 @@ class EventLog(ABC):
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         now = self.now()
         number = 0 if key else _growing_number(now)
+        events = (events,) if isinstance(events, Event) else events
+        for event in events:
+            if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise BadMessage(f"{type(event).__name__} is no Event: a stream has Events only")
         return tuple(
             Envelope(
                 id=f"{key}#{index}" if key else f"{number + index:032x}",
@@ -155,7 +159,7 @@ class EventLog(ABC):
                 causation_id=cause.causation_id,
                 traceparent=cause.traceparent,
             )
-            for index, event in enumerate([events] if isinstance(events, Event) else events)
+            for index, event in enumerate(events)
         )
 
     async def _appended_before(self, append: Append) -> Appended:

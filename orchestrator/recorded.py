@@ -14,8 +14,8 @@ from .wire import Envelope
 
 class Append(Struct, frozen=True, gc=False):
     """Events for the end of a stream, as part of a transition. `expected_version`: that of the stream before them (0:
-    there is none yet); None: whatever it is. Of an envelope, id, type, data, version, time, user, correlation and
-    causation id and traceparent are kept.
+    there is none yet); None: whatever it is. Without events it only asks for that. Of an envelope, id, type, data,
+    version, time, user, correlation and causation id and traceparent are kept.
     """
 
     stream: str

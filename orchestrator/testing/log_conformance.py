@@ -21,7 +21,7 @@ from ..errors import BadMessage, DuplicateMessage, VersionConflict
 from ..event_log import EventStore
 from ..machine.instance import Instance
 from ..machine.transition import Transition
-from ..messages import Event
+from ..messages import Event, Refusal
 from ..ports import MAX_PAGE, Committed, Result
 from ..recorded import Append, Appended, Cause, Logged, Stretch
 from ..wire import Envelope, Kind, Outgoing, Route
@@ -37,6 +37,10 @@ class Opened(Event, type="conformance.opened"):
     """An event of the tests."""
 
     n: int
+
+
+class Refused(Refusal, type="conformance.refused"):
+    """No event."""
 
 
 class Closed(Event, type="conformance.closed"):
@@ -178,6 +182,14 @@ class EventLogConformance:
         appends = to("a", "1", expected=0), to("b", "2", "3", expected=0), to("a", "4", expected=1)
         assert await appended(store, *appends) == (Appended(1, 1), Appended(2, 3), Appended(2, 4))
         assert (await ids_of(store, "a"), await ids_of(store, "b")) == (["1", "4"], ["2", "3"])
+
+    async def test_an_append_without_events_asks_for_the_version(self, store: EventStore) -> None:
+        await appended(store, to("a", "1", expected=0))
+        assert await appended(store, to("a", expected=1), to("b", "2")) == (Appended(1, 1), Appended(1, 2))
+        results = await store.commit([appending(to("a", expected=0), to("b", "3")), appending(to("c", expected=0))])
+        assert kinds(results) == [VersionConflict, Committed]
+        assert [row.stream for row in await all_rows(store)] == ["a", "b"]
+        assert await store.stream_version("c") == 0
 
     async def test_one_stale_append_keeps_all_of_its_transition_out(self, store: EventStore) -> None:
         await appended(store, to("b", "0"))
@@ -414,6 +426,12 @@ class EventLogConformance:
     async def test_what_is_no_name_of_a_stream(self, store: EventStore, stream: str) -> None:
         with pytest.raises(BadMessage, match="stream"):
             await store.append(stream, Opened(1))
+
+    async def test_only_events_are_appended(self, store: EventStore) -> None:
+        with pytest.raises(BadMessage, match="str is no Event"):
+            await store.append("s", "an event")  # type: ignore[arg-type]
+        with pytest.raises(BadMessage, match="Refused is no"):
+            await store.append("s", [Refused()])  # type: ignore[list-item]
 
     async def test_no_events_are_no_append(self, store: EventStore) -> None:
         with pytest.raises(BadMessage, match="0 events"):

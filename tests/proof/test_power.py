@@ -76,6 +76,7 @@ def test_the_workload_is_the_same_each_time_and_comes_to_all() -> None:
     assert first.states == second.states
     assert {op.act for op in first.disk.log} == set(Act) - {Act.LOST_SYNC}
     assert max(len(group) for group in first.groups) > 5
+    assert 10 < len(first.states[-1]["log"]) < 20
     for table in ("instance", "history", "outbox", "waiting", "dead", "seen"):
         assert any(rows[table] for rows in first.states), table
         assert any(len(after[table]) < len(before[table]) for before, after in pairwise(first.states)), table

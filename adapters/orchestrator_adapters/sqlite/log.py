@@ -18,9 +18,11 @@ from orchestrator.ports import MAX_PAGE
 from orchestrator.recorded import Appended, Logged, Stretch
 from orchestrator.wire import Envelope, Kind
 
+from . import rows
 from .bulk import read_many, with_rows, write_many
-from .rows import Row, decoded, seal
+from .rows import Row, decoded
 
+NO_ID = ""
 LOOKED_UP = 256  # ids, in one statement
 LOOKED_AT = 20_000  # positions, in one question for some types: tens of milliseconds
 
@@ -93,7 +95,7 @@ def _event_row(event: Envelope, type_id: int) -> Row:
     about = About(event.version, event.user, event.correlation_id, event.causation_id, event.traceparent)
     body = _encode(Body(event.data) if about == _NOTHING_MORE else Body(event.data, about))
     at = float(event.time)
-    return (type_id, short_id(event.id), at, seal(body, type_id, at), body)
+    return (type_id, short_id(event.id), at, rows.seal(body, type_id, at), body)
 
 
 _NOTHING_MORE = About()
@@ -162,13 +164,14 @@ class Appending:
         events = [event for append in appends for event in append.events]
         names = dict.fromkeys(append.stream for append in appends), dict.fromkeys(event.type for event in events)
         ids = [short_id(event.id) for event in events]
-        asked = _padded(ids[:LOOKED_UP])
+        asked = _padded(ids[:LOOKED_UP] or [NO_ID])
         sql = with_rows(LOOK, len(asked), 1)
         position, last_stream, last_type, streams, types, is_known = connection.execute(
             sql, (_json(names[0]), _json(names[1]), *asked)
         ).fetchone()
         is_sure = not is_known and len(ids) <= LOOKED_UP
-        self._ids = set() if is_sure else {id for (id,) in read_many(connection, KNOWN, [(id,) for id in ids])}
+        known = [] if is_sure else read_many(connection, KNOWN, [(id,) for id in ids])
+        self._ids: set[str | bytes] = {id for (id,) in known}
         found = msgspec.json.decode(streams)
         self._position: int = position or 0
         self._versions: dict[str, int] = {name: version for name, _, version in found}
@@ -198,8 +201,8 @@ class Appending:
         return tuple(self._take(append.stream, append.events) for append in transition.appends)
 
     def _take(self, stream: str, events: Sequence[Envelope]) -> Appended:
-        stream_id = self._streams[stream]
         version = self._versions.get(stream, 0)
+        stream_id = self._streams[stream] if events else 0
         for event in events:
             version += 1
             self._position += 1
@@ -278,12 +281,12 @@ def log(connection: sqlite3.Connection, after: int, limit: int, types: Sequence[
     """The events after a position, of these types."""
     after, limit = max(0, after), _page_size(limit)
     if not types:
-        rows = tuple(logged_of(*row) for row in connection.execute(LOG, {"after": after, "limit": limit}).fetchall())
-        return Stretch(rows, rows[-1].position if rows else after)
+        found = tuple(logged_of(*row) for row in connection.execute(LOG, {"after": after, "limit": limit}).fetchall())
+        return Stretch(found, found[-1].position if found else after)
     until = min(after + LOOKED_AT, max(after, last_position(connection)))
     parameters = {"after": after, "until": until, "limit": limit, "types": _json(types)}
-    rows = tuple(logged_of(*row) for row in connection.execute(LOG_OF_TYPES, parameters).fetchall())
-    return Stretch(rows, rows[-1].position if len(rows) == limit else until)
+    found = tuple(logged_of(*row) for row in connection.execute(LOG_OF_TYPES, parameters).fetchall())
+    return Stretch(found, found[-1].position if len(found) == limit else until)
 
 
 def logged(connection: sqlite3.Connection, id: str) -> Logged | None:

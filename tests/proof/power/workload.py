@@ -7,6 +7,7 @@ import logging
 import os
 import selectors
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ from msgspec import Raw
 
 from orchestrator.app import App
 from orchestrator.config import Limits
+from orchestrator.errors import BadMessage
 from orchestrator.machine.transition import Transition
 from orchestrator.memory import MemoryBus
 from orchestrator.messages import Done, Event, encode, type_name
@@ -180,6 +182,7 @@ async def _first_day(engine: Engine, world: shop.World, bus: MemoryBus) -> None:
     await engine.until_idle()
     world.will("Charge p0", sagas.Declined())
     world.will("Reserve p2", *[RuntimeError("no")] * 3)
+    await _together(*[_append(engine, f"s{n % 2}", n) for n in range(6)])
     await _together(*[engine.accept(_event(sagas.Placed(f"p{n}"), f"placed {n}")) for n in range(3)])
     await engine.until_idle()
     await engine.accept(_event(sagas.Placed("p0"), "placed again"))  # a new run over an ended one
@@ -192,6 +195,7 @@ async def _first_day(engine: Engine, world: shop.World, bus: MemoryBus) -> None:
 
 async def _later(engine: Engine, world: shop.World) -> None:
     world.will("mail", RuntimeError("no mail"), RuntimeError("no mail"), RuntimeError("no mail"))
+    await _together(*[_append(engine, f"s{n % 3}", n) for n in range(4, 9)])
     await _together(*[engine.accept(_event(shop.OrderPlaced(f"later {n}"))) for n in range(5)])
     await engine.until_idle()
     for letter in await engine.store.dead_letters():
@@ -200,6 +204,13 @@ async def _later(engine: Engine, world: shop.World) -> None:
     await anyio.sleep(3 * HOUR)  # the first ones are forgotten
     await engine.accept(_event(shop.OrderPlaced("1"), "anew"))
     await engine.until_idle()
+
+
+async def _append(engine: Engine, stream: str, number: int) -> None:
+    """Some under a key that was used before, some published."""
+    events = [sagas.Reserved(), shop.OrderFulfilled(f"appended {number}")]
+    with suppress(BadMessage):  # the key of another stream
+        await engine.events.append(stream, events[: 1 + number % 2], key=f"append {number}", publish=number % 3 == 0)
 
 
 def _event(message: Event, id: str = "") -> Envelope:
