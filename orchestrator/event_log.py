@@ -48,6 +48,8 @@ class EventLog(ABC):
     classes: EventTypes = _ANY  # of the events that are read without `types`
     _grouping: Grouping | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] | None = None
+    _random = 0  # of this object, in all ids that it gives
+    _given = 0
 
     # What a store gives.
 
@@ -141,26 +143,17 @@ class EventLog(ABC):
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         now = self.now()
-        number = 0 if key else _growing_number(now)
         events = (events,) if isinstance(events, Event) else events
-        for event in events:
-            if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise BadMessage(f"{type(event).__name__} is no Event: a stream has Events only")
-        return tuple(
-            Envelope(
-                id=f"{key}#{index}" if key else f"{number + index:032x}",
-                kind=Kind.EVENT,
-                type=type(event).__wire__.type,
-                data=Raw(encode(event)),
-                time=now,
-                version=type(event).__wire__.version,
-                user=cause.user,
-                correlation_id=cause.correlation_id,
-                causation_id=cause.causation_id,
-                traceparent=cause.traceparent,
-            )
-            for index, event in enumerate(events)
-        )
+        ids = [f"{key}#{index}" for index in range(len(events))] if key else self._own_ids(now, len(events))
+        return tuple([_envelope(id, event, now, cause) for id, event in zip(ids, events, strict=True)])
+
+    def _own_ids(self, now: float, count: int) -> list[str]:
+        """Ids of 128 bits that nobody else gives; later ones are greater, and so stand side by side in an index."""
+        if not self._random:
+            self._random = int.from_bytes(os.urandom(6)) or 1
+        first = int(now * 1000) << 80 | (self._given & 0xFFFF_FFFF) << 48 | self._random
+        self._given += count
+        return [f"{first + (index << 48):032x}" for index in range(count)]
 
     async def _appended_before(self, append: Append) -> Appended:
         """What the first append under the same ids was told."""
@@ -276,6 +269,9 @@ class _Caused(EventLog):
     def turn(self, stream: str) -> asyncio.Lock:
         return self._log.turn(stream)
 
+    def _own_ids(self, now: float, count: int) -> list[str]:
+        return self._log._own_ids(now, count)
+
     async def _commit_one(self, transition: Transition) -> Result:
         return await self._log._commit_one(transition)
 
@@ -293,9 +289,22 @@ def _check(append: Append) -> None:
         )
 
 
-def _growing_number(now: float) -> int:
-    """128 bits that nobody else has, later ones greater: as keys of an index they stand side by side."""
-    return int(now * 1000) << 80 | int.from_bytes(os.urandom(8)) << 16
+def _envelope(id: str, event: Event, now: float, cause: Cause) -> Envelope:
+    if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadMessage(f"{type(event).__name__} is no Event: a stream has Events only")
+    wire = type(event).__wire__
+    return Envelope(
+        id=id,
+        kind=Kind.EVENT,
+        type=wire.type,
+        data=Raw(encode(event)),
+        time=now,
+        version=wire.version,
+        user=cause.user,
+        correlation_id=cause.correlation_id,
+        causation_id=cause.causation_id,
+        traceparent=cause.traceparent,
+    )
 
 
 def _said(stream: str, event: Envelope) -> tuple[str, str, int, bytes]:

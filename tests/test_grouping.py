@@ -133,3 +133,14 @@ async def test_who_comes_after_all_were_cancelled_is_served() -> None:
     store.may_go.release()
     with anyio.fail_after(5):
         assert (await store.append("t", Happened(1))).version == 1
+
+
+async def test_ids_that_the_log_gives_grow_and_are_nobody_elses() -> None:
+    first, second = MemoryStore(), MemoryStore()
+    for store in (first, second, first):
+        await store.append("s", [Happened(n) for n in range(300)])
+        await store.append("t", Happened(0))
+    mine = [recorded.metadata.id async for recorded in first.read_all()]
+    others = [recorded.metadata.id async for recorded in second.read_all()]
+    assert mine == sorted(mine) and len({*mine, *others}) == len(mine) + len(others) == 903
+    assert {len(id) for id in mine} == {32}
