@@ -36,7 +36,8 @@ class TopicSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How the topics of a bus are named.
 
     prefix   stands before every topic of ours
-    group    who shares the messages, and whose replies these are; default: the app's name, of a worker `NAME.work`
+    group    who shares the messages, and whose replies these are; default: the app's name. A worker's has `.work`
+             behind it, so that it and the sagas' daemon do not share what both are to get
     routes   wire type of an event or command -> its topic, instead of `TYPE` and `commands.PARTICIPANT`; `*` for all
              other events, so that one topic carries the events of a key in order
     plain    topic (in full) -> what messages there mean that are no CloudEvents
@@ -60,7 +61,7 @@ class Topics:
         """Named as the settings say."""
         self._app = app
         self._settings = settings
-        self.group = settings.group or (app.name if app.sagas else f"{app.name}.work")
+        self.group = (settings.group or app.name) + ("" if app.sagas else ".work")
         self.replies = f"{settings.prefix}{REPLIES}{self.group}"
         self.source = f"/orchestrator/{self.group}"
 

@@ -28,12 +28,13 @@ from .control import Control
 from .notify import Notifier
 from .output import hidden_password
 from .places import store_file
-from .protocol import Answer, Ask, Ping, Pong
+from .protocol import Answer, Ask, BusState, Ping, Pong
 
 LOCK_PATIENCE_S = 10.0  # a verb that acts without a daemon holds the store's lock for a moment
 LOCK_LOOK_S = 0.05
 DRAINING = 0.85  # of the time for stopping; the rest is for closing
 LAST_ANSWERS_S = 0.5
+IDLE_LOOK_S = 0.2  # whether a broker has anything more
 BEATS = 3  # in the time after which systemd would restart it
 INTERRUPTED = 130
 
@@ -145,7 +146,11 @@ class _Daemon:
             await anyio.sleep(watchdog_s / BEATS)
 
     async def _stop_when_idle(self, stop: anyio.Event) -> None:
+        """What a broker holds for us is to be done at once too; one that is away may hold something."""
         await self._engine.until_idle()
+        while not await self._engine.broker_is_empty():
+            await anyio.sleep(IDLE_LOOK_S)
+            await self._engine.until_idle()
         logger.info("nothing is left to do at once")
         stop.set()
 
@@ -173,11 +178,14 @@ class _Daemon:
             bus=hidden_password(self._settings.bus),
             uptime=time.monotonic() - self._began,
             accepting=stats.accepting,
-            problem=stats.problem,
+            problem=stats.not_accepting,
             in_flight=stats.in_flight,
             mailboxes=stats.mailboxes,
             commits=stats.commits,
             transitions=stats.transitions,
+            outbox=stats.outbox,
+            has_sagas=bool(self._app.sagas),
+            broker=None if stats.bus is None else BusState(**structs.asdict(stats.bus)),
         )
 
 
@@ -185,7 +193,7 @@ def has_moved(before: Stats, now: Stats) -> bool:
     """Whether the store wrote between two beats, had nothing to write, or said why it cannot (a full disk is no reason
     to be restarted).
     """
-    return now.commits > before.commits or now.mailboxes == 0 or bool(now.problem)
+    return now.commits > before.commits or now.mailboxes == 0 or bool(now.not_accepting)
 
 
 def release() -> str:

@@ -95,9 +95,26 @@ class Prune(_Said, frozen=True, tag="prune"):
 Ask = Ping | Emit | Act | Redrive | DropDead | DropWaiting | Prune
 
 
+class BusState(Struct, frozen=True, kw_only=True):
+    """How the daemon stands with its bus: `problem` is what is wrong, or empty, `since` when; `is_connected`: the
+    broker answered the last time; `lag`: messages that it holds for us, null: not known; `unpublished`: messages in
+    memory that wait for it, `oldest` when the longest waiting of them was made, `has_left_some`: more, later ones,
+    stand in the store alone. Moments in seconds since 1970.
+    """
+
+    problem: str
+    since: float | None
+    is_connected: bool
+    lag: int | None
+    unpublished: int
+    has_left_some: bool
+    oldest: float | None
+
+
 class Pong(_Told, frozen=True, tag="pong", kw_only=True):
     """The daemon, alive. `uptime` in seconds; `problem`: why it does not accept, or empty; `in_flight`: commands at
-    participants of this process; `mailboxes`: instances with messages under way; the rest counted since its start.
+    participants of this process; `mailboxes`: instances with messages under way; `outbox`: rows of it in memory;
+    `has_sagas`: it is no worker; `broker` null: there is none; the rest counted since its start.
     """
 
     pid: int
@@ -112,6 +129,9 @@ class Pong(_Told, frozen=True, tag="pong", kw_only=True):
     mailboxes: int
     commits: int
     transitions: int
+    outbox: int = 0
+    has_sagas: bool = True
+    broker: BusState | None = None
 
 
 class Target(Struct, frozen=True):

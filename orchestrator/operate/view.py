@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +14,9 @@ from msgspec import Struct
 from ..machine.instance import Call, CallKind, Do, Instance, Status, Undo, Visit, VisitState
 from ..machine.transition import Entry
 from ..ports import Counts, Waiting
-from ..wire import Address, DeadLetter, Envelope
+from ..wire import Address, DeadLetter, Envelope, Outgoing, Route
 from .output import hidden_password
+from .protocol import BusState
 
 if TYPE_CHECKING:
     from ..definition import Definition, StepDefinition
@@ -222,7 +223,7 @@ class WaitingView(Struct, frozen=True, kw_only=True):
 
 
 class DaemonView(Struct, frozen=True, kw_only=True):
-    """The daemon that serves the store; `problem`: why it takes nothing in, or empty."""
+    """The daemon that serves the store; `problem`: why it takes nothing in, or empty; `has_sagas`: it is no worker."""
 
     pid: int
     version: str
@@ -231,6 +232,36 @@ class DaemonView(Struct, frozen=True, kw_only=True):
     uptime_s: float
     in_flight: int
     problem: str
+    has_sagas: bool = True
+
+
+class BrokerState(StrEnum):
+    """How it stands with the broker; unknown, as long as no daemon runs."""
+
+    CONNECTED = "connected"
+    CONNECTING = "connecting"
+    TROUBLE = "trouble"
+    UNKNOWN = "unknown"
+
+
+class BrokerView(Struct, frozen=True, kw_only=True):
+    """The bus. `problem`: what is wrong, or empty, `since` when; `lag`: messages that the broker holds for us, null:
+    not known; `to_go`: messages that it does not have yet, `oldest_at` when the one that waits longest was made.
+    """
+
+    state: BrokerState
+    problem: str
+    since: datetime | None
+    lag: int | None
+    to_go: int
+    oldest_at: datetime | None
+
+
+class WorkView(Struct, frozen=True, kw_only=True):
+    """Work for others: `commands` that came over the bus and are under way, `answers` that are to go."""
+
+    commands: int
+    answers: int
 
 
 class StoreView(Struct, frozen=True, kw_only=True):
@@ -251,7 +282,7 @@ class RetryView(Struct, frozen=True, kw_only=True):
 
 class NeedsView(Struct, frozen=True, kw_only=True):
     """What needs a person: counts, and the first few of each. `work_without_daemon`: instances, timers or messages that
-    only a daemon moves, when none runs.
+    only a daemon moves, when none runs. `broker`: what is wrong with the bus, or empty.
     """
 
     parked: int
@@ -261,19 +292,25 @@ class NeedsView(Struct, frozen=True, kw_only=True):
     overdue: int
     oldest_retry: RetryView | None
     work_without_daemon: int
+    broker: str = ""
 
     @property
     def nothing(self) -> bool:
         """Whether nothing needs anybody."""
-        return not (self.parked or self.dead or self.overdue or self.oldest_retry or self.work_without_daemon)
+        counted = self.parked or self.dead or self.overdue or self.work_without_daemon
+        return not (counted or self.oldest_retry or self.broker)
 
 
 class StatusView(Struct, frozen=True, kw_only=True):
-    """The one screen of `status`; `instances`: saga -> status -> how many. `daemon` null: not running."""
+    """The one screen of `status`; `instances`: saga -> status -> how many. `daemon` null: not running; `broker` null:
+    there is no bus; `work` null: none is under way, as in a store that is no worker's.
+    """
 
     daemon: DaemonView | None
     store: StoreView
     bus: str
+    broker: BrokerView | None
+    work: WorkView | None
     instances: dict[str, dict[str, int]]
     paused: int
     waiting: int
@@ -543,7 +580,67 @@ def daemon(answer: dict[str, Any] | None) -> DaemonView | None:
         uptime_s=float(answer.get("uptime", 0.0)),
         in_flight=int(answer.get("in_flight", 0)),
         problem=str(answer.get("problem", "") or ""),
+        has_sagas=bool(answer.get("has_sagas", True)),
     )
+
+
+def broker(state: BusState | None, held: int, rows: OutboxRows) -> BrokerView:
+    """How it stands with the bus, as the daemon says (None: none runs) or as the outbox does. `held`: rows of the
+    outbox beside those that the daemon has in memory.
+    """
+    if state is None:
+        return BrokerView(
+            state=BrokerState.UNKNOWN,
+            problem="",
+            since=None,
+            lag=None,
+            to_go=rows.to_go,
+            oldest_at=_moment(rows.oldest),
+        )
+    return BrokerView(
+        state=_broker_state(state),
+        problem=state.problem,
+        since=_moment(state.since),
+        lag=state.lag,
+        to_go=state.unpublished + (max(0, held) if state.has_left_some else 0),
+        oldest_at=_moment(state.oldest),
+    )
+
+
+def _broker_state(state: BusState) -> BrokerState:
+    if state.problem:
+        return BrokerState.TROUBLE
+    return BrokerState.CONNECTED if state.is_connected else BrokerState.CONNECTING
+
+
+class OutboxRows(Struct, frozen=True):
+    """What stands in an outbox: `commands` of others, `answers` to them, and in all messages `to_go` over the bus, of
+    which the oldest was made at `oldest`, in seconds since 1970.
+    """
+
+    commands: int = 0
+    answers: int = 0
+    to_go: int = 0
+    oldest: float | None = None
+
+
+def outbox_rows(found: Iterable[Outgoing], carried_out: Collection[str]) -> OutboxRows:
+    """Counted. `carried_out`: types of commands that go to participants of the same process."""
+    commands = answers = to_go = 0
+    oldest: float | None = None
+    for row in found:
+        commands += row.route is Route.COMMAND and bool(row.reply_to)
+        answers += row.route is Route.REPLY
+        if _goes_over_the_bus(row, carried_out):
+            to_go += 1
+            oldest = min(oldest or row.envelope.time, row.envelope.time)
+    return OutboxRows(commands, answers, to_go, oldest)
+
+
+def _goes_over_the_bus(row: Outgoing, carried_out: Collection[str]) -> bool:
+    if row.route is Route.COMMAND:
+        return not row.reply_to and row.envelope.type not in carried_out
+    return row.route in (Route.EVENT, Route.REPLY)
 
 
 def needs(
@@ -554,6 +651,7 @@ def needs(
     dead: tuple[DeadLetter, ...],
     retrying: Instance | None,
     has_daemon: bool,
+    broker: str = "",
 ) -> NeedsView:
     """What needs a person, from the counts and the first few of each."""
     return NeedsView(
@@ -564,6 +662,7 @@ def needs(
         overdue=counts.overdue,
         oldest_retry=None if retrying is None else _long_retry(retrying, now),
         work_without_daemon=0 if has_daemon else max(counts.busy, counts.overdue, counts.outbox),
+        broker=broker,
     )
 
 

@@ -48,6 +48,7 @@ from .routing import Distributor, Outcomes, Targets, targets
 from .supervisor import Supervisor
 from .telling import tell
 from .timers import Timers
+from .trouble import Trouble
 from .waiting import WaitingRoom
 from .waking import Bell
 from .work import Work
@@ -92,8 +93,29 @@ class Recovered(Struct, frozen=True):
 NOTHING_RECOVERED = Recovered(0, 0, 0, 0, 0, 0)
 
 
+class BusStats(Struct, frozen=True):
+    """How an engine stands with its bus: `problem` is what is wrong, or empty, `since` when (seconds since 1970).
+
+    is_connected   the broker answered the last time that it was asked
+    lag            messages that it holds for us, those with us included; None: not known
+    unpublished    messages in memory that wait for it
+    has_left_some  more of them, later ones, stand in the store alone
+    oldest         when the one that waits longest was made, in seconds since 1970
+    """
+
+    problem: str
+    since: float | None
+    is_connected: bool
+    lag: int | None
+    unpublished: int
+    has_left_some: bool
+    oldest: float | None
+
+
 class Stats(Struct, frozen=True):
-    """What an engine does at this moment. `problem` says why it does not accept or publish, or is empty."""
+    """What an engine does at this moment. `problem` says why it does not accept or publish, `not_accepting` why it does
+    not accept, or they are empty; `bus` is None without one.
+    """
 
     in_flight: int  # calls of participants and listeners
     mailboxes: int  # instances with messages to handle
@@ -102,6 +124,8 @@ class Stats(Struct, frozen=True):
     accepting: bool
     problem: str
     outbox: int = 0  # rows handed over and not settled yet
+    not_accepting: str = ""
+    bus: BusStats | None = None
 
 
 class Engine:
@@ -253,7 +277,7 @@ class Engine:
         ]
         if self._bus is not None:
             acting += [partial(self._relay.run_bus, self._bus), self._relay.offer_again]
-            acting += [partial(self._intake.run, self._bus), self._intake.ack]
+            acting += [partial(self._intake.run, self._bus), partial(self._intake.watch, self._bus), self._intake.ack]
         for loop in acting:
             scope = anyio.CancelScope()
             self._loops.append(scope)
@@ -536,16 +560,39 @@ class Engine:
 
     def stats(self) -> Stats:
         """What is going on at this moment."""
-        troubles = (*self._store_troubles, self._relay.trouble, self._relay.refusals, self._intake.trouble)
+        not_accepting, bus = _texts(self._store_troubles), self._bus_stats()
         return Stats(
             in_flight=self._pool.running,
             mailboxes=self._supervisor.mailboxes,
             commits=self._committer.commits,
             transitions=self._committer.transitions,
-            accepting=self._closed is None and not any(trouble.text for trouble in self._store_troubles),
-            problem="; ".join(trouble.text for trouble in troubles if trouble.text),
+            accepting=self._closed is None and not not_accepting,
+            problem="; ".join(text for text in (not_accepting, bus.problem if bus is not None else "") if text),
             outbox=self._relay.under_way,
+            not_accepting=not_accepting,
+            bus=bus,
         )
+
+    def _bus_stats(self) -> BusStats | None:
+        if self._bus is None:
+            return None
+        troubles = (self._relay.trouble, self._relay.refusals, self._intake.trouble)
+        return BusStats(
+            problem=_texts(troubles),
+            since=min((trouble.since for trouble in troubles if trouble.since is not None), default=None),
+            is_connected=self._intake.is_connected,
+            lag=self._intake.lag,
+            unpublished=self._relay.unpublished,
+            has_left_some=self._relay.has_left_some,
+            oldest=self._relay.oldest_unpublished,
+        )
+
+    async def broker_is_empty(self) -> bool:
+        """Whether the broker has nothing for us; one that does not say so may have."""
+        if self._bus is None:
+            return True
+        await self._intake.look(self._bus)
+        return self._intake.lag == 0
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, let the calls that run finish and commit what they answer, for at most so many seconds.
@@ -614,6 +661,10 @@ def _out_of_its_group(known: BaseException | None = None) -> Generator[None]:
             raise
         if only is not known:
             raise only from None
+
+
+def _texts(troubles: Sequence[Trouble]) -> str:
+    return "; ".join(dict.fromkeys(trouble.text for trouble in troubles if trouble.text))
 
 
 def _recovered(counts: Counts) -> Recovered:

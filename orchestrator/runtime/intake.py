@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import unquote
 
+import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -28,6 +29,8 @@ from .work import Asked, Work
 
 BURIED = "dead letters"  # the consumer under which the ids of dead letters are remembered; no listener has such a name
 LATER_S = 1.0
+LOOK_S = 2.0  # between two looks at the broker
+ANSWER_S = 5.0  # that it has to answer each of them
 
 Settled = Callable[[object], None]
 
@@ -53,8 +56,11 @@ class Intake:
         when there is room for them, which may be whenever `changed` rings.
         """
         self.trouble = Trouble("the bus cannot be read", clock)
+        self.lag: int | None = None  # messages that the broker holds for us, those with us included; None: not known
+        self.is_connected = False  # whether it answered the last time that it was asked
         self._app = app
         self._topics = topics
+        self._topology = topics.topology()
         self._committer = committer
         self._submit = submit
         self._work = work
@@ -68,7 +74,7 @@ class Intake:
 
     async def run(self, bus: Bus) -> None:
         """Read, as long as there is a bus."""
-        topology = self._topics.topology()
+        topology = self._topology
         while topology.takes:
             try:
                 async with bus.subscribe(topology.takes, topology.group, self._limits.prefetch) as subscription:
@@ -93,14 +99,31 @@ class Intake:
                 except BusUnavailable as error:  # they come again, and the inbox knows them
                     _log.warning("not acknowledged: %s", error)
 
-    async def lag(self) -> int | None:
-        """How many messages wait at the broker, those with us included; None when that is not known."""
-        if self._subscription is None:
-            return None
-        try:
-            return await self._subscription.lag()
-        except BusUnavailable:
-            return None
+    async def watch(self, bus: Bus) -> None:
+        """Keep `lag` and `is_connected` up to date, also while nothing comes and nothing goes."""
+        while True:
+            await self.look(bus)
+            await self._clock.sleep(LOOK_S)
+
+    async def look(self, bus: Bus) -> None:
+        """Ask the broker once, and do not wait long: one that is stopped does not say that it is."""
+        subscription = self._subscription
+        if subscription is None and self._topology.takes:
+            self.lag, self.is_connected = None, False  # `run` is about to connect, and says what is in its way
+            return
+        wrong, lag = BusUnavailable(f"the broker has not answered within {ANSWER_S:g} s"), None
+        with anyio.move_on_after(ANSWER_S):
+            try:
+                lag = await _held(subscription, bus)
+            except BusUnavailable as error:
+                wrong = error
+        if subscription is not self._subscription:
+            return  # another connection has come or gone meanwhile
+        self.lag, self.is_connected = lag, lag is not None
+        if lag is None:
+            self.trouble.begins(wrong)
+        else:
+            self.trouble.ends()
 
     async def _take_all(self, batch: Sequence[_Taken]) -> None:
         """Take a batch in order; commands that stand together together."""
@@ -183,6 +206,15 @@ class Intake:
         if not isinstance(told, Exception):
             self._to_ack.append(taken)
             self._acking.set()
+
+
+async def _held(subscription: Subscription | None, bus: Bus) -> int:
+    """What the broker holds for us. Errors: BusUnavailable."""
+    if subscription is not None:
+        return await subscription.lag()
+    if await bus.healthy():
+        return 0
+    raise BusUnavailable("the broker does not answer")
 
 
 class _Taken(Struct, frozen=True, eq=False):

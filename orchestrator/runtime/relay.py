@@ -115,6 +115,11 @@ class Relay:
         return len(self._to_publish) + len(self._refused)
 
     @property
+    def has_left_some(self) -> bool:
+        """Whether more messages for the broker, later ones, stand in the store alone."""
+        return self._spills[Lane.BUS].is_open
+
+    @property
     def oldest_unpublished(self) -> float | None:
         """When the message was made that waits longest for the broker, in seconds since 1970."""
         first = (*islice(self._to_publish.values(), 1), *islice(self._refused.values(), 1))

@@ -22,7 +22,7 @@ APP = f"{Path(__file__).with_name('kiosk.py')}:app"
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "adapters"), os.environ.get("PYTHONPATH", "")))
+    paths = os.pathsep.join((str(folder), str(ROOT), str(ROOT / "adapters"), os.environ.get("PYTHONPATH", "")))
     return {
         **kept,
         "PYTHONPATH": paths,
@@ -38,11 +38,23 @@ def call(folder: Path, *words: str, **more: str) -> Result:
         return CliRunner().invoke(main, list(words), env=environment(folder, **more))
 
 
+def with_file_bus(folder: Path) -> str:
+    """The URL of a bus in a file, which processes with this folder on their import path know."""
+    entry = folder / "filebus-1.dist-info"
+    if not entry.exists():
+        entry.mkdir()
+        (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: filebus\nVersion: 1\n")
+        (entry / "entry_points.txt").write_text("[orchestrator.buses]\nfile = tests.operate.filebus:FileBus\n")
+    return f"file://{folder}/bus"
+
+
 @contextmanager
-def daemon(folder: Path, *words: str, app: str = APP, **more: str) -> Generator[subprocess.Popen[str]]:
+def daemon(
+    folder: Path, *words: str, app: str = APP, verb: str = "run", store: str = "kiosk.db", **more: str
+) -> Generator[subprocess.Popen[str]]:
     """A daemon that listens; killed at the end if it still runs. Its log is its stderr."""
     process = subprocess.Popen(
-        [*PROGRAM, "run", app, *words],
+        [*PROGRAM, verb, app, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -52,16 +64,16 @@ def daemon(folder: Path, *words: str, app: str = APP, **more: str) -> Generator[
     )
     with process:
         try:
-            wait_until(lambda: is_up(folder, process))
+            wait_until(lambda: is_up(folder, process, store))
             yield process
         finally:
             process.kill()
 
 
-def is_up(folder: Path, process: subprocess.Popen[str]) -> bool:
+def is_up(folder: Path, process: subprocess.Popen[str], store: str = "kiosk.db") -> bool:
     if process.poll() is not None:
         raise AssertionError(f"the daemon ended with {process.returncode}: {process.communicate()}")
-    answer = client.ping(folder / "kiosk.db")
+    answer = client.ping(folder / store)
     return answer is not None and answer["pid"] == process.pid
 
 

@@ -33,9 +33,11 @@ from orchestrator.errors import (
     StoreUnavailable,
 )
 from orchestrator.machine import Outcome, Transition
+from orchestrator.memory import MemoryBus
 from orchestrator.operate import client, output, view
-from orchestrator.operate.cli import CONFIG, DEAD, SECTIONS, WAITING, Exit, LazyGroup, complain, main, reading
+from orchestrator.operate.cli import BUS, CONFIG, DEAD, SECTIONS, WAITING, Exit, LazyGroup, complain, main, reading
 from orchestrator.operate.cli.session import Session
+from orchestrator.ports import Place
 from orchestrator.testing import Dialogue
 from orchestrator.testing.drive import START
 from orchestrator.wire import DeadLetter, Envelope, Kind
@@ -45,6 +47,7 @@ from . import shop
 
 ROOT = Path(__file__).parent.parent.parent
 APP = f"{ROOT / 'tests/operate/shop.py'}:app"
+BUS_APP = f"{ROOT / 'tests/operate/kiosk.py'}:app"
 NASTY = "k\x1b[31m\te\u202ey/with\nslashes and 'quotes'"
 LATER_S = 5.0
 
@@ -533,12 +536,17 @@ def test_graph(full: str) -> None:
 
 
 def test_config_shows_values_origins_and_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "orchestrator.toml").write_text('store = "sqlite:///shop.db"\n[limits]\nmailbox = 7\n')
+    (tmp_path / "orchestrator.toml").write_text(
+        'store = "sqlite:///shop.db"\n[limits]\nmailbox = 7\n[topics]\nprefix = "eu."\nroutes = {"*" = "orders"}\n'
+    )
     monkeypatch.setenv("ORCHESTRATOR_BUS", "nats://me:s3cret@host")
     items = {item["setting"]: item for item in json("config", "show", "--app", "shop:app")["items"]}
     assert items["store"]["origin"].endswith("orchestrator.toml")
     assert items["bus"] == {"setting": "bus", "value": "nats://me:***@host", "origin": "ORCHESTRATOR_BUS"}
     assert items["limits.mailbox"]["value"] == 7
+    assert (items["topics.prefix"]["value"], items["topics.routes"]["value"]) == ("eu.", {"*": "orders"})
+    shown = {row[0]: row[1] for row in rows("config", "show")}
+    assert (shown["topics.routes"], shown["topics.plain"]) == ('{"*":"orders"}', "")
     assert items["app"]["origin"] == "--app"
 
 
@@ -569,6 +577,42 @@ def test_doctor_finds_what_is_wrong(full: str, tmp_path: Path) -> None:
     assert "failed\tno store at" in result.stdout
 
 
+def test_doctor_asks_the_broker_when_it_is_told_to(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ("--store", full, "--app", BUS_APP, "--bus", "memory://")
+    assert [row for row in rows("doctor", *there) if row[0] == "bus"] == [
+        ["bus", "ok", "memory://, not asked: --connect does"]
+    ]
+    found = [row for row in rows("doctor", *there, "--connect") if row[0] == "bus"]
+    assert found[0] == ["bus", "ok", "memory:// answers"]
+    assert {health for _, health, _ in found[1:]} == {"warning"}
+    assert "are missing, `orchestrator bus setup --app" in found[-1][2]
+    assert any("queue kiosk Ordered" in told for _, _, told in found)
+    monkeypatch.setattr(MemoryBus, "survey", _nobody_answers)
+    result = run("doctor", *there, "--connect", code=1)
+    assert "bus\tfailed\tthe broker is away" in result.stdout
+    assert "bus\tfailed\tbus" in run("doctor", "--store", full, "--app", BUS_APP, "--bus", "zeromq://x", code=1).stdout
+
+
+async def _nobody_answers(bus: object, topology: object) -> list[Place]:
+    raise BusUnavailable("the broker is away")
+
+
+def test_the_bus_is_shown_and_set_up_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ("--app", BUS_APP, "--bus", "memory://")
+    assert {(row[2], row[3]) for row in rows("bus", "show", *there)} == {("missing", "kiosk")}
+    split = rows("bus", "show", *there, "--sagas-only", "--work")
+    assert ["queue", "kiosk replies.kiosk", "missing", "kiosk", ""] in split
+    assert ["queue", "kiosk.work commands.Brew", "missing", "kiosk.work", ""] in split
+    assert not any("replies" in row[1] for row in rows("bus", "show", *there))
+    done = json("bus", "setup", *there, "--work")
+    assert done["made"] == len(done["items"]) > 3
+    assert all(item["exists"] for item in done["items"])
+    assert {row[2] for row in rows("bus", "setup", *there)} == {"made"}
+    assert "--bus nats" in run("bus", "setup", "--app", BUS_APP, code=78).stderr
+    monkeypatch.setattr(MemoryBus, "survey", _nobody_answers)
+    assert "away" in run("bus", "show", *there, code=69).stderr
+
+
 def test_completion_prints_a_script() -> None:
     script = run("completion", "zsh").stdout
     assert "_ORCHESTRATOR_COMPLETE" in script
@@ -595,7 +639,7 @@ def verbs() -> Iterator[tuple[str, ...]]:
     for section in SECTIONS.values():
         for verb in section:
             yield (verb,)
-    for group, sections in (("dead", DEAD), ("waiting", WAITING), ("config", CONFIG)):
+    for group, sections in (("dead", DEAD), ("waiting", WAITING), ("bus", BUS), ("config", CONFIG)):
         for section in sections.values():
             for verb in section:
                 yield (group, verb)

@@ -222,7 +222,13 @@ def test_systemd_is_told(tmp_path: Path) -> None:
 def test_what_counts_as_alive(before: tuple[int, int, str], now: tuple[int, int, str], expected: bool) -> None:
     def stats(commits: int, mailboxes: int, problem: str) -> Stats:
         return Stats(
-            in_flight=0, mailboxes=mailboxes, commits=commits, transitions=0, accepting=not problem, problem=problem
+            in_flight=0,
+            mailboxes=mailboxes,
+            commits=commits,
+            transitions=0,
+            accepting=not problem,
+            problem=problem,
+            not_accepting=problem,
         )
 
     assert has_moved(stats(*before), stats(*now)) is expected

@@ -230,6 +230,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "prune": Entry(f"{_HERE}.keeping", "prune", "Remove instances that ended long ago."),
         "backup": Entry(f"{_HERE}.keeping", "backup", "Copy the store to a file, also while the daemon runs."),
         "doctor": Entry(f"{_HERE}.keeping", "doctor", "Check the machine, the store, the configuration, the app."),
+        "bus": Entry(_HERE, "bus", "What the app needs of its broker: show, setup."),
         "config": Entry(_HERE, "config", "The settings in force and where each comes from."),
         "completion": Entry(f"{_HERE}.keeping", "completion", "The completion script for bash, zsh or fish."),
     },
@@ -248,6 +249,13 @@ WAITING = {
     "Commands": {
         "list": Entry(f"{_HERE}.reading", "waiting_list", "Early messages, the oldest first."),
         "drop": Entry(f"{_HERE}.acting", "waiting_drop", "Remove early messages for good."),
+    }
+}
+
+BUS = {
+    "Commands": {
+        "show": Entry(f"{_HERE}.broker", "bus_show", "What the app needs of the broker, there or not."),
+        "setup": Entry(f"{_HERE}.broker", "bus_setup", "Make at the broker what is missing."),
     }
 }
 
@@ -281,6 +289,11 @@ def dead() -> None:
 @click.group(cls=LazyGroup, sections=WAITING)
 def waiting() -> None:
     """Messages that came before their instance (the waiting room)."""
+
+
+@click.group(cls=LazyGroup, sections=BUS)
+def bus() -> None:
+    """The streams, topics, queues and consumers that an app needs of its broker."""
 
 
 @click.group(cls=LazyGroup, sections=CONFIG)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import click
+import msgspec
 from click.shell_completion import get_completion_class
 
 from ...errors import OrchestratorError, Refused
 from ...ports import Find, Store
-from ...urls import open_store
+from ...urls import open_bus, open_store
 from .. import client
 from .. import doctor as checks
 from ..doctor import Finding, Health
@@ -21,6 +22,7 @@ from ..output import Cell, hidden_password, rfc3339, span
 from ..places import store_file
 from ..protocol import Counted, Problem, Prune, raised
 from . import Exit, group
+from .broker import PlaceView, at_broker, hosts_options, needed, survey
 from .options import bus_option, common_options
 from .session import DURATION, Session, with_session
 
@@ -130,19 +132,25 @@ async def _backup(session: Session, file: Path) -> None:
 
 
 @click.command
+@click.option("--connect", is_flag=True, help="Ask the broker too: what of it is there, what is missing.")
+@hosts_options
 @bus_option
 @common_options
 @with_session
-def doctor(session: Session) -> None:
+def doctor(session: Session, connect: bool, sagas_only: bool, work: bool) -> None:
     """Check the machine, the store, the daemon, the configuration and the app; exit code 1 if something has failed.
+
+    What is missing at the broker is a warning: it is made when it is first used, or by `bus setup`.
 
     \b
     In a pipe: check, ok or warning or failed, detail.
     JSON: items (check, health, detail), next.
     """
     findings = list(_findings(session))
+    if all(it.health is not Health.FAILED for it in findings if it.check in ("configuration", "app")):
+        findings += _broker_findings(session, sagas_only=sagas_only, work=work) if connect else _bus_findings(session)
     rows = [[Cell(it.check), Cell(it.health, style=STYLES[it.health]), Cell(it.detail)] for it in findings]
-    session.output.items(("CHECK", "HEALTH", "DETAIL"), rows, findings)
+    session.output.items(("CHECK", "HEALTH", "DETAIL"), rows, findings, wrap=True)
     if any(it.health is Health.FAILED for it in findings):
         raise click.exceptions.Exit(Exit.FAILED)
 
@@ -202,6 +210,52 @@ def _app_finding(session: Session) -> Finding:
     return Finding("app", Health.OK, f"{app.name}: {', '.join(app.sagas) or 'no sagas'}")
 
 
+def _bus_findings(session: Session) -> list[Finding]:
+    url = session.settings.bus
+    if not url:
+        return [Finding("bus", Health.OK, "none: messages stay in the process")]
+    try:
+        open_bus(url)
+    except OrchestratorError as error:
+        return [Finding("bus", Health.FAILED, str(error))]
+    return [Finding("bus", Health.OK, f"{hidden_password(url)}, not asked: --connect does")]
+
+
+def _broker_findings(session: Session, *, sagas_only: bool, work: bool) -> list[Finding]:
+    try:
+        topologies = needed(session, sagas_only=sagas_only, work=work)
+        places = at_broker(session, lambda bus: survey(bus, topologies))
+    except OrchestratorError as error:
+        return [Finding("bus", Health.FAILED, str(error))]
+    answers = Finding("bus", Health.OK, f"{hidden_password(session.settings.bus)} answers")
+    remedy = session.command("bus", "setup", *_words(session, sagas_only=sagas_only, work=work))
+    found = [answers, *map(_place_finding, places)]
+    if missing := sum(not it.exists for it in places):
+        found.append(Finding("bus", Health.WARNING, f"{missing} of {len(places)} are missing, `{remedy}` makes them"))
+    return found
+
+
+def _words(session: Session, *, sagas_only: bool, work: bool) -> Iterator[str]:
+    """The same flags as this doctor was given."""
+    for flag, value in (("--app", session.given.app), ("--bus", session.given.bus)):
+        if value:
+            yield from (flag, hidden_password(value))
+    if sagas_only:
+        yield "--sagas-only"
+    if work:
+        yield "--work"
+
+
+def _place_finding(it: PlaceView) -> Finding:
+    what = f"{it.what} {it.name}"
+    if not it.exists:
+        known = f" ({it.note})" if it.note else ""
+        return Finding("bus", Health.WARNING, f"{what} is missing{known}")
+    return Finding(
+        "bus", Health.WARNING if it.note else Health.OK, f"{what}{f': {it.note}' if it.note else ' is there'}"
+    )
+
+
 @click.command("show")
 @bus_option
 @common_options
@@ -217,7 +271,7 @@ def config_show(session: Session) -> None:
     views = [
         {"setting": name, "value": _shown(_value(settings, name)), "origin": origin} for name, origin in origins.items()
     ]
-    rows = [[Cell(str(value)) for value in it.values()] for it in views]
+    rows = [[Cell(_as_text(value)) for value in it.values()] for it in views]
     session.output.items(("SETTING", "VALUE", "FROM"), rows, views)
 
 
@@ -225,6 +279,13 @@ def _value(settings: object, name: str) -> object:
     for part in name.split("."):
         settings = getattr(settings, part)
     return settings
+
+
+def _as_text(value: object) -> str:
+    """A table as it may be given in the environment; an empty one as nothing."""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode() if value else ""
+    return str(value)
 
 
 def _shown(value: object) -> object:

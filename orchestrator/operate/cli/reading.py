@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -14,10 +15,11 @@ from ...errors import AppError, NotFound
 from ...machine.instance import Instance, Status
 from ...machine.transition import Entry
 from ...ports import MAX_PAGE, MAX_ROW_ID, Counts, Find, Store, Waiting
-from ...wire import Address, DeadLetter
+from ...wire import Address, DeadLetter, Outgoing
 from .. import client, view
 from ..output import hidden_password
 from ..places import store_file
+from ..protocol import BusState
 from ..view import DetailView, InstanceView
 from ..why import Remedy, remedies, waits_for
 from ..why import why as in_words
@@ -29,6 +31,7 @@ POLL_S = 0.25  # how often a following verb looks again
 LOOK_BACK_S = 10.0  # a change may be committed so long after the moment it bears
 FIRST = 5  # of what needs a person, shown by status
 FORMS = ("mermaid", "dot", "svg")
+MOST_ROWS = 10_000  # of the outbox, looked at by status when no daemon says what is in it
 MOST = 100_000  # rows a verb gives at a time
 
 Row = TypeVar("Row", DeadLetter, Waiting)
@@ -44,9 +47,11 @@ def status(session: Session) -> None:
     """What runs, how many of what, and what needs you; one screen.
 
     \b
-    JSON: item: daemon (null or pid, version, app, bus, uptime_s, in_flight, problem), store (url, size_bytes,
-    schema), bus, instances (saga -> status -> count), paused, waiting, outbox, next_timer_at, needs_you (parked,
-    first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon).
+    JSON: item: daemon (null or pid, version, app, bus, uptime_s, in_flight, problem, has_sagas), store (url,
+    size_bytes, schema), bus, broker (null or state: connected, connecting, trouble or unknown, problem, since, lag:
+    messages that the broker holds for us, to_go: messages that it does not have yet, oldest_at), work (null or
+    commands, answers: of a worker), instances (saga -> status -> count), paused, waiting, outbox, next_timer_at,
+    needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon, broker).
     """
     now = session.now()
     answer = asyncio.run(_status(session, now))
@@ -58,28 +63,65 @@ def status(session: Session) -> None:
 
 async def _status(session: Session, now: datetime) -> view.StatusView:
     path = store_file(session.settings.store)
-    daemon = view.daemon(client.ping(path)) if path is not None else None
+    pong = client.ping(path) if path is not None else None
+    daemon = view.daemon(pong)
     async with session.reading() as store:
         counts = await store.counts(now.timestamp())
+        is_told = daemon is not None and daemon.has_sagas
+        rows = view.OutboxRows() if is_told or not counts.outbox else await _outbox_rows(session, store)
         parked = (await store.find(Find(parked=True, limit=FIRST))).items if counts.parked else ()
         dead = await store.dead_letters(limit=FIRST) if counts.dead else []
         retrying = (await store.load([counts.oldest_retry]))[0] if counts.oldest_retry is not None else None
-    return _status_view(
-        session,
-        daemon,
+    broker = _broker(session, pong, counts, rows)
+    needs = view.needs(
         counts,
-        view.needs(counts, now, parked=parked, dead=tuple(dead), retrying=retrying, has_daemon=daemon is not None),
+        now,
+        parked=parked,
+        dead=tuple(dead),
+        retrying=retrying,
+        has_daemon=daemon is not None,
+        broker=broker.problem if broker is not None else "",
     )
+    return _status_view(session, daemon, broker, rows, counts, needs)
+
+
+async def _outbox_rows(session: Session, store: Store) -> view.OutboxRows:
+    """What stands in the outbox, or in so much of it as a screen has time for."""
+    app = session.app_if_known() if session.settings.bus else None
+    found: list[Outgoing] = []
+    page = await store.due(math.inf, MAX_PAGE)
+    while page and len(found) < MOST_ROWS:
+        found += [due.outgoing for due in page]
+        page = await store.due(math.inf, MAX_PAGE, page[-1].position)
+    return view.outbox_rows(found, app.participants if app is not None else ())
+
+
+def _broker(
+    session: Session, pong: dict[str, Any] | None, counts: Counts, rows: view.OutboxRows
+) -> view.BrokerView | None:
+    if pong is None:
+        return view.broker(None, 0, rows) if session.settings.bus else None
+    state: BusState | None = pong.get("broker")
+    if state is None:
+        return None
+    return view.broker(state, counts.outbox - pong["outbox"], rows)
 
 
 def _status_view(
-    session: Session, daemon: view.DaemonView | None, counts: Counts, needs: view.NeedsView
+    session: Session,
+    daemon: view.DaemonView | None,
+    broker: view.BrokerView | None,
+    rows: view.OutboxRows,
+    counts: Counts,
+    needs: view.NeedsView,
 ) -> view.StatusView:
     settings = session.settings
     return view.StatusView(
         daemon=daemon,
         store=view.StoreView(url=hidden_password(settings.store), size_bytes=counts.size_bytes, schema=counts.schema),
         bus=daemon.bus if daemon is not None else hidden_password(settings.bus),
+        broker=broker,
+        work=view.WorkView(commands=rows.commands, answers=rows.answers) if rows.commands or rows.answers else None,
         instances=counts.instances,
         paused=counts.paused,
         waiting=counts.waiting,

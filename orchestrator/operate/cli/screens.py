@@ -27,6 +27,7 @@ from ..output import (
     span,
 )
 from ..view import (
+    BrokerState,
     DeadView,
     DetailView,
     EntryView,
@@ -153,7 +154,10 @@ def status_screen(session: Session, it: StatusView, now: datetime) -> None:
         return
     _daemon_line(out, it)
     out.line(f"store    {it.store.url}, {size(it.store.size_bytes)}, schema {it.store.schema}")
-    out.line(f"bus      {it.bus or 'none, messages stay in the process'}")
+    _bus_lines(out, it, now)
+    if it.work is not None:
+        answers = _number(it.work.answers, "answer")
+        out.line(f"work     {_number(it.work.commands, 'command')} under way, {answers} to go")
     out.line()
     _counts(out, it, now)
     out.line()
@@ -161,7 +165,7 @@ def status_screen(session: Session, it: StatusView, now: datetime) -> None:
         out.line("nothing needs you", style="green")
         return
     out.line("needs you", style=BOLD)
-    _needs(session, it.needs_you, now)
+    _needs(session, it.needs_you, "run" if it.work is None else "work", now)
 
 
 def _daemon_line(out: Output, it: StatusView) -> None:
@@ -176,9 +180,33 @@ def _daemon_line(out: Output, it: StatusView) -> None:
         out.line(f"         takes nothing in: {daemon.problem}", style="red")
 
 
+def _bus_lines(out: Output, it: StatusView, now: datetime) -> None:
+    broker = it.broker
+    if broker is None:
+        out.line(f"bus      {it.bus or 'none, messages stay in the process'}")
+        return
+    since = f" for {span((now - broker.since).total_seconds())}" if broker.since is not None else ""
+    held = f", it holds {_number(broker.lag, 'message')} for us" if broker.lag else ""
+    match broker.state:
+        case BrokerState.UNKNOWN:
+            out.line(f"bus      {it.bus}")
+        case BrokerState.TROUBLE:
+            out.line(f"bus      {it.bus}, trouble{since}{held}", style="red")
+        case _:
+            out.line(f"bus      {it.bus}, {broker.state}{held}")
+    if broker.to_go:
+        oldest = f", the oldest from {relative(broker.oldest_at, now)}" if broker.oldest_at is not None else ""
+        out.line(f"         {_number(broker.to_go, 'message')} to go{oldest}")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _counts(out: Output, it: StatusView, now: datetime) -> None:
     if not it.instances:
-        out.line("no instances yet")
+        is_worker = it.work is not None or (it.daemon is not None and not it.daemon.has_sagas)
+        out.line("no sagas here: the store of a worker" if is_worker else "no instances yet")
         return
     rows = [
         [Cell(saga), *(_count(counts.get(status, 0), _STYLES[status]) for status in Status)]
@@ -201,11 +229,16 @@ def _count(number: int, style: str) -> Cell:
     return Cell(str(number), style=style if number else "", right=True)
 
 
-def _needs(session: Session, it: NeedsView, now: datetime) -> None:
+def _needs(session: Session, it: NeedsView, verb: str, now: datetime) -> None:
     out = session.output
     if it.work_without_daemon:
         out.line("  no daemon runs, and there is work for one", style="yellow")
-        out.line(f"    {session.command('run')}")
+        out.line(f"    {session.command(verb)}")
+    if it.broker:
+        out.line("  the bus", style="red")
+        for line in it.broker.split("; "):
+            out.line(_cut(f"    {line}"))
+        out.line(f"      {session.command('doctor', '--connect')}")
     if it.parked:
         out.line(f"  {it.parked} parked", style="red")
         for parked in it.first_parked:
@@ -241,6 +274,12 @@ def _status_fields(out: Output, it: StatusView) -> None:
     out.fields("daemon", "not running" if daemon is None else "running", str(daemon.pid) if daemon else "")
     out.fields("store", it.store.url, str(it.store.size_bytes), str(it.store.schema))
     out.fields("bus", it.bus)
+    if it.broker is not None:
+        out.fields("broker", it.broker.state, it.broker.problem, plain(it.broker.since))
+        for name in ("lag", "to_go", "oldest_at"):
+            out.fields(name, plain(getattr(it.broker, name)))
+    if it.work is not None:
+        out.fields("work", str(it.work.commands), str(it.work.answers))
     for saga, counts in sorted(it.instances.items()):
         for status in Status:
             out.fields("instances", saga, status, str(counts.get(status, 0)))

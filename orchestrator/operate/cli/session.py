@@ -63,11 +63,16 @@ class Session:
         return load_app(self.settings.app, Path(self.settings.app_dir))
 
     def definition_if_known(self, saga: str) -> Definition | None:
-        """The saga's definition where an app is configured and loads; a reading verb goes on without it."""
+        """The saga's definition where an app is configured and loads."""
+        app = self.app_if_known()
+        return None if app is None else app.sagas.get(saga)
+
+    def app_if_known(self) -> App[Any] | None:
+        """The app where one is configured and loads; a reading verb goes on without it."""
         if not self.settings.app:
             return None
         try:
-            return self.app.sagas.get(saga)
+            return self.app
         except OrchestratorError as error:
             self.output.note(f"without the app's classes: {headline(str(error))}")
             return None
