@@ -20,6 +20,7 @@ from .wire import Envelope, Kind
 STRUCTURED = "application/cloudevents+json"
 NAME_CHARS = 1024  # of an id, a type and every other attribute round the payload
 NUMBER_DIGITS = 9  # of a version and an attempt
+MILLISECOND_DIGITS = 14  # of a time: up to the year 5138
 SHOWN_CHARS = 80  # of what is wrong, in the text of an error
 
 
@@ -226,11 +227,11 @@ def _attempt(value: int | str) -> int:
 
 
 def _flag(attribute: str, value: bool | str) -> bool:
-    """A boolean, or the text that stands for one in a header."""
+    """A boolean, or the text that stands for one in a header, where some write it with a capital."""
     if isinstance(value, bool):
         return value
-    if value in ("true", "false"):
-        return value == "true"
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
     raise BadMessage(f"{attribute} is {_quoted(value)}, neither true nor false")
 
 
@@ -257,6 +258,7 @@ def _seconds(attribute: str, moment: datetime) -> float:
 
 # Binary mode: attributes in headers, as the bindings of HTTP, NATS, Kafka and AMQP name them.
 
+_TIMES = ("time", "deadline")
 _PREFIXES = ("ce-", "ce_", "cloudevents:", "cloudevents_")
 
 
@@ -265,8 +267,16 @@ def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
     for header, value in headers.items():
         prefix = next((prefix for prefix in _PREFIXES if header.startswith(prefix)), "")
         if prefix and header != prefix:
-            found[header.removeprefix(prefix)] = unquote(value) if prefix == "ce-" else value
+            name = header.removeprefix(prefix)
+            found[name] = unquote(value) if prefix == "ce-" else _from_property(name, value)
     return found
+
+
+def _from_property(name: str, value: str) -> str:
+    """A time of AMQP's own type comes as milliseconds since 1970."""
+    if name in _TIMES and value.isascii() and value.isdigit() and len(value) <= MILLISECOND_DIGITS:
+        return _moment(int(value) / 1000).isoformat()
+    return value
 
 
 def _structured(attributes: Mapping[str, str], media_type: str, body: bytes) -> bytes:

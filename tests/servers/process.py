@@ -25,11 +25,11 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def missing(what: str, remedy: str) -> NoReturn:
-    """Skip the test, or fail it where everything is to be there."""
+    """Skip the test, or all of the module that says so, or fail it where everything is to be there."""
     reason = f"{what} is not on this machine: {remedy}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def package_folder(module: str) -> Path | None:
