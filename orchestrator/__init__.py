@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from .messages import Command, Done, Event, Failure, Message, NeverRefused, Query, Refusal, Secret, Unwound, upcast
     from .participant import Call, Delivery, Listener, Participant, listener, participant
     from .ports import Find, Page
+    from .projecting.looking import open_projection
+    from .projection import Projection, project
     from .recorded import Appended, Cause, Metadata, Recorded
     from .repository import Repository
     from .retry import Retry
-    from .runtime.embedded import End, Orchestrator, Run
+    from .runtime.embedded import End, Orchestrator, ReadModel, Run
     from .saga import (
         Child,
         Compensate,
@@ -131,6 +133,11 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "participant",
     ),
     "ports": ("Find", "Page"),
+    "projecting.looking": ("open_projection",),
+    "projection": (
+        "Projection",
+        "project",
+    ),
     "recorded": (
         "Appended",
         "Cause",
@@ -142,6 +149,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runtime.embedded": (
         "End",
         "Orchestrator",
+        "ReadModel",
         "Run",
     ),
     "saga": (
@@ -210,7 +218,9 @@ __all__ = [
     "OrchestratorError",
     "Page",
     "Participant",
+    "Projection",
     "Query",
+    "ReadModel",
     "Recorded",
     "Refusal",
     "Refused",
@@ -243,8 +253,10 @@ __all__ = [
     "now",
     "on",
     "open_bus",
+    "open_projection",
     "open_store",
     "participant",
+    "project",
     "seconds",
     "start",
     "step",

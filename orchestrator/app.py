@@ -20,6 +20,7 @@ from .definition import Definition, StepKind
 from .errors import AppError
 from .messages import Command, Done, Event, Failure, Message, Unwound, replies_of, type_name
 from .participant import Listener, Participant
+from .projection import Projection, shape_of
 from .saga import Saga, definition_of
 
 R = TypeVar("R", default=object)
@@ -33,6 +34,7 @@ class App(Generic[R]):
     sagas          name -> Definition, child sagas included
     participants   wire type of a command -> who carries it out here
     listeners      name -> Listener
+    projections    name -> Projection class
     routes         wire type of an event -> for each saga that takes it (its name, the field that holds the key)
     listening      wire type of an event -> names of the listeners that take it
     event_types    wire type -> class, of every event that is taken or published here; replies are not among them
@@ -48,6 +50,7 @@ class App(Generic[R]):
         sagas: Sequence[type[Saga]] = (),
         participants: Sequence[Participant[object]] = (),
         listeners: Sequence[Listener[object]] = (),
+        projections: Sequence[type[Projection]] = (),
     ) -> None: ...
     @overload
     def __init__(
@@ -57,6 +60,7 @@ class App(Generic[R]):
         sagas: Sequence[type[Saga]] = (),
         participants: Sequence[Participant[R]] = (),
         listeners: Sequence[Listener[R]] = (),
+        projections: Sequence[type[Projection]] = (),
         resources: Resources[R],
     ) -> None: ...
     def __init__(
@@ -66,6 +70,7 @@ class App(Generic[R]):
         sagas: Sequence[type[Saga]] = (),
         participants: Sequence[Participant[Any]] = (),
         listeners: Sequence[Listener[Any]] = (),
+        projections: Sequence[type[Projection]] = (),
         resources: Resources[Any] | None = None,
     ) -> None:
         """Put them together. `resources` is called without arguments and gives an async context manager (a function
@@ -81,6 +86,7 @@ class App(Generic[R]):
         self.sagas = _sagas(name, sagas)
         self.participants = _participants(name, participants)
         self.listeners = _listeners(name, listeners)
+        self.projections = _projections(name, projections)
         if resources is None:
             _check_no_resources(name, (*participants, *listeners))
         self.resources: Resources[R] = cast("Resources[R]", resources or nullcontext)
@@ -100,8 +106,12 @@ class App(Generic[R]):
         )
 
     def sagas_only(self) -> App[object]:
-        """The same sagas; participants and listeners are in other processes."""
-        return App(self.name, sagas=[definition.cls for definition in self.sagas.values()])
+        """The same sagas and projections; participants and listeners are in other processes."""
+        return App(
+            self.name,
+            sagas=[definition.cls for definition in self.sagas.values()],
+            projections=list(self.projections.values()),
+        )
 
     def work_only(self) -> App[R]:
         """The same participants and listeners; sagas are in other processes."""
@@ -159,6 +169,18 @@ def _listeners(app: str, given: Sequence[Listener[Any]]) -> dict[str, Listener[A
             raise AppError(f"app {app}: {_named(listener)} among its listeners is none: put @listener over it")
         if found.setdefault(listener.name, listener) is not listener:
             raise AppError(f"app {app}: two listeners are called {listener.name}: rename one")
+    return found
+
+
+def _projections(app: str, given: Sequence[type[Projection]]) -> dict[str, type[Projection]]:
+    found: dict[str, type[Projection]] = {}
+    folded: dict[str, str] = {}  # some file systems do not tell capitals apart
+    for projection in given:
+        if not (isinstance(projection, type) and issubclass(projection, Projection)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AppError(f"app {app}: {projection!r} among its projections is no Projection class")
+        name = shape_of(projection).name
+        if folded.setdefault(name.casefold(), name) != name or found.setdefault(name, projection) is not projection:
+            raise AppError(f"app {app}: two projections are called {name}: rename one")
     return found
 
 

@@ -31,6 +31,7 @@ class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                      there is room
     threads          threads for participants and listeners that are a plain `def`
     group            transitions in one commit, at most
+    projected        events of one transaction of a projection, at most 500
     page             rows of one page of a list, at most 500
     body_bytes       size of one message (R16)
     depth            nesting of one message's JSON
@@ -48,6 +49,7 @@ class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     handed: AtLeastOne = 4_000
     threads: AtLeastOne = 64
     group: AtLeastOne = 256
+    projected: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = MAX_PAGE
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = MAX_PAGE
     body_bytes: AtLeastOne = 1024 * 1024
     depth: AtLeastOne = 64

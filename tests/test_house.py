@@ -25,9 +25,9 @@ FLOORS: list[set[str]] = [
     {"machine"},
     {"ports"},
     {"event_log", "grouping"},
-    {"participant", "ledger", "repository"},
+    {"participant", "ledger", "repository", "projection"},
     {"app", "cloudevents", "config", "edge", "strictjson", "topics", "urls"},
-    {"runtime", "memory", "memory_log"},
+    {"runtime", "memory", "memory_log", "projecting"},
     {"checking", "testing"},
     {"operate"},
 ]

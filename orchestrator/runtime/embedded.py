@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
@@ -19,6 +20,10 @@ from ..machine.instance import Instance, Status
 from ..machine.transition import Outcome
 from ..messages import Event, encode, type_name, type_version
 from ..ports import Bus, Clock, Find, Page, Store
+from ..projecting.files import Pause
+from ..projecting.looking import Seen
+from ..projection import Projection
+from ..recorded import Appended
 from ..saga import Saga, decode_state
 from ..topics import NO_SETTINGS, TopicSettings
 from ..urls import open_bus, open_store
@@ -124,6 +129,11 @@ class Orchestrator:
         """Streams of events on this orchestrator's store. Errors of its appends besides their own: NotAccepting."""
         return self._engine.events
 
+    def projection(self, projection: type[Projection] | str) -> ReadModel:
+        """A projection of the app. Errors: NotFound, if it has none of this name."""
+        name = projection if isinstance(projection, str) else projection.__name__
+        return ReadModel(self._engine, name)
+
     def get(self, saga: type[S], key: str | int) -> Run[S]:
         """The run of this saga and key, whether or not there is one."""
         return cast(Run[S], self._run(definition_of(saga).name, str(key)))
@@ -154,6 +164,50 @@ class Orchestrator:
             wanted = f"a {saga.__name__}" if saga is not None else "a saga"
             raise OrchestratorError(f"{wire_type} does not start {wanted} of app {self._app.name}")
         raise OrchestratorError(f"{wire_type} starts {' and '.join(starting)}: say which run you want with saga=")
+
+
+class ReadModel:
+    """A projection that this program keeps. Errors of all: NotFound, if the app has none of this name."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        """Made by `Orchestrator.projection`."""
+        self._engine = engine
+        self.name = name
+
+    def open(self) -> sqlite3.Connection:
+        """A connection for reading its tables, as `open_projection` gives. Errors: NotFound, if it is not built yet:
+        `reached` waits for that.
+        """
+        return self._engine.projections.read(self.name)
+
+    async def reached(self, appended: Appended | int) -> None:
+        """Wait until its tables have what was appended then: what a position, or an append, tells.
+
+        Errors: OrchestratorError, if an event has stopped it.
+        """
+        position = appended if isinstance(appended, int) else appended.position
+        await self._engine.projections[self.name].reached(position)
+
+    async def rebuild(self) -> None:
+        """Build it anew from the first event on, beside the one that is read meanwhile; return when readers get it.
+
+        Errors: Refused, while it is paused; OrchestratorError, if an event stops it.
+        """
+        projector = self._engine.projections[self.name]
+        await projector.built(await projector.rebuild())
+
+    async def pause(self, why: str = "") -> None:
+        """Leave it as it is, also over a restart, until `resume`. Errors: Refused, if it is paused."""
+        now = self._engine.clock.now()
+        await self._engine.projections[self.name].pause(Pause(self._engine.app.name, now, why))
+
+    async def resume(self) -> None:
+        """Let it go on, after a pause or at the event that stopped it. Errors: Refused, if it runs."""
+        await self._engine.projections[self.name].resume()
+
+    async def look(self) -> Seen:
+        """How it stands: how far behind, and why, if it has stopped."""
+        return await self._engine.projections.look(self.name)
 
 
 class Run(Generic[S]):

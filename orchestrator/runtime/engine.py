@@ -30,6 +30,8 @@ from ..grouping import result_of
 from ..machine.instance import Instance, Status
 from ..machine.transition import Transition
 from ..ports import Bus, Clock, Counts, Result, Store
+from ..projecting.pace import Pace
+from ..projecting.projections import Projections
 from ..topics import NO_SETTINGS, Topics, TopicSettings
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Request, Verb
 from .admission import check_standing
@@ -137,6 +139,7 @@ class Engine:
     app, store   what it was made with
     recovered    what was found in the store
     events       the store's streams of events
+    projections  the app's read models
     """
 
     def __init__(
@@ -155,12 +158,14 @@ class Engine:
         self.store = store
         self.recovered = NOTHING_RECOVERED
         self._bus = bus if acting else None
-        self._clock = clock or SystemClock()
+        self.clock = self._clock = clock or SystemClock()
         self.events: EventLog = EngineEvents(app, store, self._clock, self._append)
         self._limits = limits
         self._topics = Topics(app, topics)
         self._acting = acting
         self._changed = Bell()
+        pace = Pace(limits.projected, self._has_work)
+        self.projections = Projections(app.projections.values(), store, self._clock, pace, self._changed)
         self._closed: Exception | None = NotAccepting("the engine is not open")
         self._over: Exception | None = self._closed  # the same, but a drain lets calls that run still append
         self._waiting: dict[Settlement, None] = {}
@@ -268,12 +273,14 @@ class Engine:
         if not self._acting:
             return
         await self._waiting_room.deliver()  # before all that comes from here on
+        self.projections.begin()
         self._recover()
         acting: list[Callable[[], Awaitable[None]]] = [
             self._waiting_room.run,
             self._relay.run,
             self._timers.run,
             self._keep_house,
+            self.projections.run,
         ]
         if self._bus is not None:
             acting += [partial(self._relay.run_bus, self._bus), self._relay.offer_again]
@@ -306,6 +313,7 @@ class Engine:
         self._relay.rescan()
         self._timers.look_again()
         self._waiting_room.look()
+        self.projections.wake()
         self._look_for_ends()
 
     def _look_for_ends(self) -> None:
@@ -552,11 +560,16 @@ class Engine:
         here = not self._supervisor.pending and self._committer.is_idle
         if not self._acting:
             return here
-        return here and self._calls_are_done and self._relay.is_idle and self._timers.is_idle
+        busy_with_mail = not (self._calls_are_done and self._relay.is_idle and self._timers.is_idle)
+        return here and not busy_with_mail and self.projections.is_idle
 
     @property
     def _calls_are_done(self) -> bool:
         return self._pool.is_idle and not self._calls.waiting and not self._listeners.held
+
+    def _has_work(self) -> bool:
+        """Whether messages, commits or calls are under way; asked from other threads too."""
+        return bool(self._supervisor.pending) or not self._committer.is_idle or self._pool.running > 0
 
     def stats(self) -> Stats:
         """What is going on at this moment."""
@@ -611,6 +624,8 @@ class Engine:
 
     def _committed(self, transition: Transition) -> None:
         tell(transition)
+        if transition.appends:
+            self.projections.wake()
         instance = transition.instance
         if instance is not None:
             if self._acting:
