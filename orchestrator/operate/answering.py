@@ -10,6 +10,7 @@ from ..config import Limits
 from ..edge import event_line
 from ..errors import OrchestratorError
 from ..machine.transition import Transition
+from ..projecting.files import Pause
 from ..runtime.engine import Engine
 from ..wire import Address
 from .protocol import (
@@ -22,6 +23,9 @@ from .protocol import (
     Emit,
     Moved,
     Ping,
+    Project,
+    Projected,
+    ProjectionVerb,
     Prune,
     Redrive,
     Sent,
@@ -48,6 +52,8 @@ async def answer(engine: Engine, limits: Limits, ask: Ask, who: str) -> Answer:
                 return Counted(await engine.drop_waiting(ask.ids))
             case Prune():
                 return Counted(await engine.store.prune(time.time(), ask.ended_before))
+            case Project():
+                return await _project(engine, ask, who)
             case Ping():
                 raise OrchestratorError("only a daemon answers to a ping")
     except OrchestratorError as error:
@@ -61,6 +67,18 @@ async def _emit(engine: Engine, limits: Limits, ask: Emit, who: str) -> Taken:
         envelope = structs.replace(envelope, user=who)
     accepted = await engine.accept(envelope)
     return Taken(envelope.id, tuple(Target(target, outcome) for target, outcome in accepted.outcomes))
+
+
+async def _project(engine: Engine, ask: Project, who: str) -> Projected:
+    projector = engine.projections[ask.name]
+    match ask.verb:
+        case ProjectionVerb.REBUILD:
+            return Projected(ask.name, await projector.rebuild())
+        case ProjectionVerb.PAUSE:
+            await projector.pause(Pause(who, time.time(), ask.why))
+        case ProjectionVerb.RESUME:
+            await projector.resume()
+    return Projected(ask.name, projector.number or 0)
 
 
 async def _act(engine: Engine, ask: Act, who: str) -> Moved:

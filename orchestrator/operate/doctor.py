@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from .output import size
+from .view import ProjectionView
 
 LEAST_ROOM_BYTES = 1 << 30
 LEAST_FILES = 1024
@@ -68,6 +69,15 @@ def place(path: Path) -> Iterator[Finding]:
         yield Finding("disk", Health.WARNING, f"{size(room)} left beside {path}: make room")
     else:
         yield Finding("disk", Health.OK, f"{size(room)} left")
+
+
+def projection(it: ProjectionView) -> Finding:
+    """Whether a projection gets on."""
+    if it.problem is not None:
+        return Finding(f"projection {it.name}", Health.FAILED, f"stopped: {it.problem.headline}")
+    if it.paused is not None:
+        return Finding(f"projection {it.name}", Health.WARNING, f"paused by {it.paused.by}, {it.behind} events behind")
+    return Finding(f"projection {it.name}", Health.OK, f"{it.state}, {it.behind} events behind")
 
 
 def clock(now: float, newest: float) -> Finding:

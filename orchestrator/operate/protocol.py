@@ -12,6 +12,7 @@ import stat
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -92,7 +93,23 @@ class Prune(_Said, frozen=True, tag="prune"):
     ended_before: float
 
 
-Ask = Ping | Emit | Act | Redrive | DropDead | DropWaiting | Prune
+class ProjectionVerb(StrEnum):
+    """What can be asked of a projection."""
+
+    REBUILD = "rebuild"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+class Project(_Said, frozen=True, tag="project"):
+    """Do this to a projection; `why` it is paused. Answered by Projected."""
+
+    name: str
+    verb: ProjectionVerb
+    why: str = ""
+
+
+Ask = Ping | Emit | Act | Redrive | DropDead | DropWaiting | Prune | Project
 
 
 class BusState(Struct, frozen=True, kw_only=True):
@@ -177,6 +194,13 @@ class Counted(_Told, frozen=True, tag="counted"):
     count: int
 
 
+class Projected(_Told, frozen=True, tag="projected"):
+    """It is done, or for a rebuild begun: the file of this number takes the other's place when it has caught up."""
+
+    name: str
+    number: int
+
+
 class Problem(_Told, frozen=True, tag="problem"):
     """It could not be done: the name of an exception class of `orchestrator.errors`, and its text."""
 
@@ -184,7 +208,7 @@ class Problem(_Told, frozen=True, tag="problem"):
     text: str
 
 
-Answer = Pong | Taken | Moved | Counted | Problem
+Answer = Pong | Taken | Moved | Counted | Projected | Problem
 
 _RAISED = {
     name: kind

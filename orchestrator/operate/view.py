@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..definition import Definition, StepDefinition
 
 MASK = "***"
+TRACEBACK = ": Traceback (most recent call last):"
 LONG_RETRY_S = 60.0  # a call that is tried for longer is worth a look
 
 
@@ -301,9 +302,69 @@ class NeedsView(Struct, frozen=True, kw_only=True):
         return not (counted or self.oldest_retry or self.broker)
 
 
+class ProblemView(Struct, frozen=True, kw_only=True):
+    """Why a projection stopped: at the event of this position of the log, and since when."""
+
+    reason: str
+    position: int
+    since: datetime
+
+    @property
+    def headline(self) -> str:
+        """Which event, and the last line of what was raised."""
+        lines = self.reason.strip().splitlines() or [""]
+        return (
+            lines[0]
+            if len(lines) == 1
+            else f"{lines[0].removesuffix(': Traceback (most recent call last):')}: {lines[-1]}"
+        )
+
+
+class PauseView(Struct, frozen=True, kw_only=True):
+    """Who paused it, since when, and why."""
+
+    by: str
+    since: datetime
+    why: str
+
+
+class BuildingView(Struct, frozen=True, kw_only=True):
+    """What is being built to take its place. `share` of the log is in it, 0 to 1."""
+
+    version: int
+    position: int
+    behind: int
+    share: float
+
+
+class ProjectionView(Struct, frozen=True, kw_only=True):
+    """A projection. `state`: live, building (for the first time), stopped, paused, or not built.
+
+    version    of the class whose rows are read; null: nothing can be read yet
+    position   how far in the log they are; `behind`: so many events of the log are not in them; `behind_s`: since so
+               many seconds
+    applied    how many events its handlers got
+    file       where to read it: a link, which names another file after it was built anew
+    """
+
+    name: str
+    state: str
+    version: int | None
+    position: int
+    behind: int
+    behind_s: float
+    applied: int
+    updated_at: datetime | None
+    problem: ProblemView | None
+    paused: PauseView | None
+    building: BuildingView | None
+    file: str
+
+
 class StatusView(Struct, frozen=True, kw_only=True):
     """The one screen of `status`; `instances`: saga -> status -> how many. `daemon` null: not running; `broker` null:
-    there is no bus; `work` null: none is under way, as in a store that is no worker's.
+    there is no bus; `work` null: none is under way, as in a store that is no worker's; `projections`: those that have
+    been run on this store.
     """
 
     daemon: DaemonView | None
@@ -316,7 +377,13 @@ class StatusView(Struct, frozen=True, kw_only=True):
     waiting: int
     outbox: int
     next_timer_at: datetime | None
+    projections: tuple[ProjectionView, ...]
     needs_you: NeedsView
+
+    @property
+    def stopped(self) -> tuple[ProjectionView, ...]:
+        """The projections that an event has stopped: they need a person."""
+        return tuple(it for it in self.projections if it.problem is not None)
 
 
 def moment(at: float) -> datetime:

@@ -33,6 +33,7 @@ class Pause(Struct, frozen=True):
 
 def directory_of(store: Path) -> Path:
     """Where the projections of a store lie that is this file."""
+    store = store.resolve()
     return store.with_name(store.name + ".projections")
 
 

@@ -119,9 +119,9 @@ def read_projection(directory: Path, name: str) -> sqlite3.Connection:
 
 def _file_of(store: str | Path) -> Path:
     if isinstance(store, Path):
-        return store.resolve()
+        return store
     scheme, _, rest = store.partition(":///")
     name = unquote(rest.partition("?")[0])
     if scheme != "sqlite" or not name:
         raise ConfigError(f"store {store!r} is no file: of a store in memory ask the Orchestrator for its projections")
-    return Path(name).resolve()
+    return Path(name)

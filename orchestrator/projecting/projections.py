@@ -13,6 +13,7 @@ from anyio import CapacityLimiter
 from ..errors import NotFound, OrchestratorError
 from ..ports import Clock
 from ..projection import Projection
+from ..runtime.clock import SystemClock
 from ..runtime.waking import Bell
 from .files import Files, directory_of
 from .looking import Seen, look, read_projection
@@ -96,3 +97,9 @@ class Projections:
     async def look(self, name: str) -> Seen:
         """How it stands."""
         return await look(self[name].files, self._log, self._clock.now())
+
+
+def alone(projection: type[Projection], files: Files, log: Log, batch: int) -> Projector:
+    """The projector of one projection, for a program that does nothing else."""
+    pace = Pace(batch, lambda: False)
+    return Projector(projection, files, log, SystemClock(), CapacityLimiter(1), pace, Bell())

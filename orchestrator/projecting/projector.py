@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
+from anyio.abc import TaskStatus
 from msgspec.structs import replace
 
 from ..errors import OrchestratorError, Refused, StoreCorrupt, StoreError, StoreLocked
@@ -66,7 +67,7 @@ class Projector:
         self._build_number = 0
         self._retired: dict[int, float] = {}
         self._wanted: _Wanted = _Wanted()
-        self._paused: Pause | None = None
+        self._paused: Pause | None = files.paused()
         self._is_open = False
         self._is_idle = False
 
@@ -153,6 +154,16 @@ class Projector:
     async def run(self) -> None:
         """Keep it, until cancelled. What fails for a while is tried again; an event that fails stops it."""
         await self._claimed()
+        await self._keep()
+
+    async def run_here(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """The same, for who does not wait until it is free. Errors: StoreLocked."""
+        self.files.make_directory()
+        self._claim.acquire()
+        task_status.started()
+        await self._keep()
+
+    async def _keep(self) -> None:
         try:
             while True:
                 try:

@@ -225,6 +225,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "drop": Entry(f"{_HERE}.acting", "drop", "Give up the message a handler failed on."),
         "dead": Entry(_HERE, "dead", "Dead letters: list, show, redrive, drop."),
         "waiting": Entry(_HERE, "waiting", "The waiting room: list, drop."),
+        "projections": Entry(_HERE, "projections", "Read models: list, rebuild, pause, resume."),
     },
     "Keep house": {
         "prune": Entry(f"{_HERE}.keeping", "prune", "Remove instances that ended long ago."),
@@ -256,6 +257,15 @@ BUS = {
     "Commands": {
         "show": Entry(f"{_HERE}.broker", "bus_show", "What the app needs of the broker, there or not."),
         "setup": Entry(f"{_HERE}.broker", "bus_setup", "Make at the broker what is missing."),
+    }
+}
+
+PROJECTIONS = {
+    "Commands": {
+        "list": Entry(f"{_HERE}.projecting", "list_", "How they stand, and how far behind the log."),
+        "rebuild": Entry(f"{_HERE}.projecting", "rebuild", "Build one anew, beside the one that is read."),
+        "pause": Entry(f"{_HERE}.projecting", "pause", "Leave one as it is; the others go on."),
+        "resume": Entry(f"{_HERE}.projecting", "resume", "Let one go on that is paused or has stopped."),
     }
 }
 
@@ -294,6 +304,11 @@ def waiting() -> None:
 @click.group(cls=LazyGroup, sections=BUS)
 def bus() -> None:
     """The streams, topics, queues and consumers that an app needs of its broker."""
+
+
+@click.group(cls=LazyGroup, sections=PROJECTIONS)
+def projections() -> None:
+    """Read models: tables that hold what the events of the log come to."""
 
 
 @click.group(cls=LazyGroup, sections=CONFIG)

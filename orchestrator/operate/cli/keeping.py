@@ -180,7 +180,17 @@ async def _store_findings(session: Session) -> list[Finding]:
         found = [Finding("store", Health.OK, f"schema {(await store.counts(now)).schema}")]
         if isinstance(store, CanCheckItself):
             found += [Finding("store", Health.FAILED, f"damaged: {problem}") for problem in await store.integrity()]
+        found += await _projection_findings(session, store)
         return [*found, checks.clock(now, await _newest(store))]
+
+
+async def _projection_findings(session: Session, store: Store) -> list[Finding]:
+    path = store_file(session.settings.store)
+    if path is None:
+        return []
+    from ..projections import projections  # most stores have none
+
+    return [checks.projection(it) for it in await projections(store, path, session.now())]
 
 
 async def _newest(store: Store) -> float:

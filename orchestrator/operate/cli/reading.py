@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -51,7 +52,8 @@ def status(session: Session) -> None:
     size_bytes, schema), bus, broker (null or state: connected, connecting, trouble or unknown, problem, since, lag:
     messages that the broker holds for us, to_go: messages that it does not have yet, oldest_at), work (null or
     commands, answers: of a worker), instances (saga -> status -> count), paused, waiting, outbox, next_timer_at,
-    needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon, broker).
+    needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon, broker),
+    projections (as in `projections list`).
     """
     now = session.now()
     answer = asyncio.run(_status(session, now))
@@ -72,6 +74,7 @@ async def _status(session: Session, now: datetime) -> view.StatusView:
         parked = (await store.find(Find(parked=True, limit=FIRST))).items if counts.parked else ()
         dead = await store.dead_letters(limit=FIRST) if counts.dead else []
         retrying = (await store.load([counts.oldest_retry]))[0] if counts.oldest_retry is not None else None
+        projections = await _projections(store, path, now)
     broker = _broker(session, pong, counts, rows)
     needs = view.needs(
         counts,
@@ -82,7 +85,7 @@ async def _status(session: Session, now: datetime) -> view.StatusView:
         has_daemon=daemon is not None,
         broker=broker.problem if broker is not None else "",
     )
-    return _status_view(session, daemon, broker, rows, counts, needs)
+    return _status_view(session, daemon, broker, rows, counts, needs, projections)
 
 
 async def _outbox_rows(session: Session, store: Store) -> view.OutboxRows:
@@ -107,6 +110,14 @@ def _broker(
     return view.broker(state, counts.outbox - pong["outbox"], rows)
 
 
+async def _projections(store: Store, path: Path | None, now: datetime) -> tuple[view.ProjectionView, ...]:
+    if path is None:
+        return ()
+    from .. import projections  # only now: most stores have none, and `status` is asked often
+
+    return tuple(await projections.projections(store, path, now))
+
+
 def _status_view(
     session: Session,
     daemon: view.DaemonView | None,
@@ -114,6 +125,7 @@ def _status_view(
     rows: view.OutboxRows,
     counts: Counts,
     needs: view.NeedsView,
+    projections: tuple[view.ProjectionView, ...],
 ) -> view.StatusView:
     settings = session.settings
     return view.StatusView(
@@ -127,6 +139,7 @@ def _status_view(
         waiting=counts.waiting,
         outbox=counts.outbox,
         next_timer_at=None if counts.next_wake_at is None else view.moment(counts.next_wake_at),
+        projections=projections,
         needs_you=needs,
     )
 

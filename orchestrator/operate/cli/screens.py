@@ -34,6 +34,7 @@ from ..view import (
     InstanceView,
     MessageView,
     NeedsView,
+    ProjectionView,
     StatusView,
     StepState,
     StepView,
@@ -160,12 +161,35 @@ def status_screen(session: Session, it: StatusView, now: datetime) -> None:
         out.line(f"work     {_number(it.work.commands, 'command')} under way, {answers} to go")
     out.line()
     _counts(out, it, now)
+    if it.projections:
+        out.line()
+        out.table(PROJECTION_TITLES, [_projection(projection) for projection in it.projections])
     out.line()
-    if it.needs_you.nothing:
+    if it.needs_you.nothing and not it.stopped:
         out.line("nothing needs you", style="green")
         return
     out.line("needs you", style=BOLD)
     _needs(session, it.needs_you, "run" if it.work is None else "work", now)
+    _stopped(session, it, now)
+
+
+PROJECTION_TITLES = ("PROJECTION", "STATE", "BEHIND", "FOR")
+
+
+def _projection(it: ProjectionView) -> list[Cell]:
+    behind = span(it.behind_s) if it.behind else ""
+    state = it.state if it.building is None or it.version is None else f"{it.state}, rebuilt {it.building.share:.0%}"
+    style = "red" if it.problem is not None else "yellow" if it.paused is not None else ""
+    return [Cell(it.name), Cell(state, style=style), Cell(f"{it.behind:,}", right=True), Cell(behind)]
+
+
+def _stopped(session: Session, it: StatusView, now: datetime) -> None:
+    out = session.output
+    for stopped in it.stopped:
+        assert stopped.problem is not None
+        out.line(f"  projection {stopped.name} stopped {relative(stopped.problem.since, now)}", style="red")
+        out.line(_cut(f"    {stopped.problem.headline}"))
+        out.line(f"      {session.command('projections', 'resume', stopped.name)}")
 
 
 def _daemon_line(out: Output, it: StatusView) -> None:
@@ -294,6 +318,9 @@ def _status_fields(out: Output, it: StatusView) -> None:
         ("work without daemon", needs.work_without_daemon),
     ):
         out.fields(name, str(count))
+    for projection in it.projections:
+        lag = (str(projection.behind), f"{projection.behind_s:.3f}")
+        out.fields("projection", projection.name, projection.state, *lag)
     retry = needs.oldest_retry
     out.fields("longest retry", f"{retry.saga}/{retry.key}" if retry is not None else "")
 
