@@ -122,9 +122,9 @@ class Projector:
 
     async def reached(self, position: int) -> None:
         """Wait until readers get what was in the log up to there. Errors: OrchestratorError, if it has stopped."""
-        await self._until(lambda: self.position >= position or bool(self.problem))
+        await self._until(lambda: self.position >= position or bool(self._held()))
         if self.position < position:
-            raise OrchestratorError(self.problem)
+            raise OrchestratorError(self._held())
 
     async def pause(self, pause: Pause) -> None:
         """Hold it at the next transaction, also over a restart, until `resume`. Errors: Refused, if it is paused."""
@@ -143,6 +143,11 @@ class Projector:
         self._paused = None
         self._wanted.resume = True
         await self._until(lambda: not self._wanted.resume)
+
+    def _held(self) -> str:
+        """Why what readers get does not get on; empty: it does."""
+        model = self._live or self._build
+        return model.bookmark.reason if model is not None else ""
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         self.wake()
@@ -245,16 +250,19 @@ class Projector:
             else:
                 self._retired[number] = self._clock.now()
         if chosen.live is not None:
-            self._live = await self._in_thread(Model.reopen, files.path(chosen.live), self._projection)
+            self._live = await self._reopened(chosen.live)
         if chosen.is_new and chosen.build is not None:
             await self._begin(chosen.build)
         elif chosen.build is not None:
-            self._build = await self._in_thread(Model.reopen, files.path(chosen.build), self._projection)
+            self._build = await self._reopened(chosen.build)
             self._build_number = chosen.build
-        for model in (self._live, self._build):
-            if model is not None and model.bookmark.reason:
-                await self._in_thread(model.go_on)  # a new start may be one with better code
         self._is_open = True
+
+    async def _reopened(self, number: int) -> Model:
+        model = await self._in_thread(Model.reopen, self.files.path(number), self._projection)
+        if model.bookmark.reason:
+            await self._in_thread(model.go_on)  # a new start may be one with better code
+        return model
 
     async def _is_of_this_log(self, bookmark: Bookmark) -> bool:
         if bookmark.position == 0:
