@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -19,6 +19,7 @@ from orchestrator.errors import BusUnavailable, ConfigError
 from .names import EXCHANGE, MAX_BYTES
 
 PORTS = {"amqp": 5672, "amqps": 5671}
+GOODBYE_S = 3.0
 FORM = "amqp[s]://[USER:PASSWORD@]HOST[:PORT][/VHOST][?OPTION=VALUE], with %2F for / and %23 for # in its parts"
 
 # StopAsyncIteration is what aiormq makes of a peer that hangs up while the two greet each other.
@@ -91,20 +92,27 @@ class Broker(Struct, frozen=True):
     @contextmanager
     def within(self, *, shield: bool = False) -> Generator[anyio.CancelScope]:
         """Bound what is asked of the broker, and raise what the port promises: the one place that knows both."""
+        cancels = _cancels()
         try:
             with anyio.fail_after(self.options.timeout_s, shield=shield) as scope:
                 yield scope
         except DRIVER_ERRORS as error:
             raise self._unavailable(error) from error
-        except ExceptionGroup as group:  # of those who wait for a confirm
-            if not all(isinstance(error, DRIVER_ERRORS) for error in group.exceptions):
-                raise
-            raise self._unavailable(group.exceptions[0]) from group
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if _cancels() > cancels:
                 raise
-            raise self._unavailable(error) from error  # nobody cancelled us: it is aiormq's word for a silent peer
+            raise self._unavailable(error) from error  # it is aiormq's word for a silent peer
+
+    @contextmanager
+    def parting(self) -> Generator[None]:
+        """Bound what is said at the end, when nothing depends on the answer any more; cut short by nobody."""
+        cancels = _cancels()
+        try:
+            with anyio.move_on_after(GOODBYE_S, shield=True), suppress(*DRIVER_ERRORS):
+                yield
+        except asyncio.CancelledError:
+            if _cancels() > cancels:
+                raise
 
     def extend(self, scope: anyio.CancelScope) -> None:
         """The broker has answered: its time begins anew."""
@@ -114,6 +122,12 @@ class Broker(Struct, frozen=True):
         if isinstance(error, TimeoutError):
             return BusUnavailable(f"{self.name}: no answer for {self.options.timeout_s:g} s")
         return BusUnavailable(f"{self.name}: {why(error)}")
+
+
+def _cancels() -> int:
+    """How often somebody cancelled this task; aiormq cancels only what it waits for."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def why(error: BaseException | None) -> str:

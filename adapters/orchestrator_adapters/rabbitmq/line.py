@@ -10,17 +10,15 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, cast
 
 import aiormq
-import anyio
 from aiormq import Channel, TransportFactory
 from aiormq.abc import ArgumentsType
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity, ConnectionClosed
 
 from orchestrator.ports import Place
 
-from .broker import DRIVER_ERRORS, Broker, why
+from .broker import Broker, why
 from .names import queue_name, routing_key
 
-GOODBYE_S = 3.0
 GOODBYE = ConnectionClosed(200, "closed by us")
 NEVER = 2**31 - 1
 
@@ -132,12 +130,12 @@ class Line:
         try:
             yield channel
         finally:
-            with anyio.move_on_after(GOODBYE_S, shield=True), suppress(*DRIVER_ERRORS):
+            with self.broker.parting():
                 await channel.close(GOODBYE)
 
     async def close(self, channel: Channel | None = None) -> None:
         """Say goodbye, on the channel first: when it answers, the broker has read all that was acknowledged there."""
-        with anyio.move_on_after(GOODBYE_S, shield=True), suppress(*DRIVER_ERRORS):
+        with self.broker.parting():
             if channel is not None:
                 await channel.close(GOODBYE)
             await self._connection.close(GOODBYE)
@@ -146,7 +144,7 @@ class Line:
     async def cut(self) -> None:
         """End it without a word, and wait until the driver has put its tasks away."""
         self._wire.cut()
-        with anyio.move_on_after(GOODBYE_S, shield=True), suppress(*DRIVER_ERRORS):
+        with self.broker.parting():
             await self._connection.close(GOODBYE)
 
 

@@ -94,9 +94,15 @@ class Sender:
                 told[n] = await self._publish(messages[n])
                 broker.extend(scope)
 
-            async with asyncio.TaskGroup() as tasks:  # a task a message, and anyio's cost more
-                for n in numbers:
-                    tasks.create_task(send(n))
+            # A task a message: anyio's cost more, and asyncio's group leaves marks of cancellation on who waits for it.
+            tasks = [asyncio.ensure_future(send(n)) for n in numbers]
+            try:
+                await asyncio.wait(tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            for task in tasks:
+                task.result()
 
     async def _publish(self, message: BusMessage) -> NotTaken | None:
         own_id = message.id if message.id not in self._under_way else ""  # aiormq knows what is returned by its id
