@@ -294,7 +294,7 @@ class Engine:
         """A loop that fails takes the engine with it, and nobody waits for what will not come."""
         try:
             with scope or anyio.CancelScope():
-                await loop()
+                await _not_cancelled_by_nobody(loop)
         except Exception as error:
             _log.critical("the engine stops: %s", error)
             self._close(error)
@@ -636,6 +636,17 @@ class Engine:
                 end.event.set()
         if self._acting:
             self._relay.committed(transition)
+
+
+async def _not_cancelled_by_nobody(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop. A driver that cancels what it waits for would end it without a word: that is an error here."""
+    try:
+        await loop()
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            raise RuntimeError("a loop was cancelled by nobody: a driver's mistake") from error
+        raise
 
 
 class Settlement:

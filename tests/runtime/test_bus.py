@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -259,6 +260,24 @@ async def test_while_the_broker_is_away_no_attempt_is_used_up() -> None:
             assert (await engine.ended(order("1"))).status is Status.COMPLETED
     assert world.names("1") == ["ReserveStock 1", "ChargeCard 1", "ShipOrder 1"]
     assert [call.attempt for call in world.calls] == [1, 1, 1]
+
+
+class Cancelling(FlakyBus):
+    """Its driver cancels what it waits for, and lets its caller feel that."""
+
+    async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
+        waits = asyncio.get_running_loop().create_future()
+        waits.cancel()
+        await waits
+        return []
+
+
+async def test_a_driver_that_cancels_itself_ends_the_engine_in_words() -> None:
+    app: App[object] = App("shop", sagas=[OrderFulfilment])
+    with pytest.raises(RuntimeError, match="cancelled by nobody"):
+        async with Engine(app, MemoryStore(), Cancelling(), clock=LoopClock()) as engine:
+            await engine.accept(event(OrderPlaced("1")))
+            await anyio.sleep(1)
 
 
 class Small(FlakyBus):
