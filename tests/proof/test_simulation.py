@@ -78,7 +78,7 @@ def test_what_broke_once(regression: Regression) -> None:
 def test_every_scenario_ends_well_without_faults(scenario: Scenario) -> None:
     played = play(scenario, {}, 3)
     assert played.wrong == ()
-    assert played.transitions > 1
+    assert played.transitions > 1 or not scenario.lines  # a worker has no instances
 
 
 def test_a_run_is_the_same_again_and_another_seed_is_another_run() -> None:

@@ -11,6 +11,7 @@ import pytest
 from msgspec import Raw
 
 from orchestrator.cloudevents import cloud_event, to_cloud_event
+from orchestrator.config import Limits
 from orchestrator.machine.instance import Status
 from orchestrator.memory import MemoryBus, MemoryStore
 from orchestrator.messages import Command, encode, type_name
@@ -362,3 +363,41 @@ class SlowToRead(FaultyStore):
         if self.read_s:
             await anyio.sleep(self.read_s)
         return found
+
+
+async def test_what_is_stored_while_another_command_is_looked_up_is_known_to_that() -> None:
+    """The read began before the answer was stored, and the row of the first attempt is gone when it ends."""
+    store, bus, world = SlowToRead(), Kept(), World()
+    world.gate = anyio.Event()
+    async with bus, Engine(shop(world).work_only(), store, bus, clock=LoopClock()):
+        await anyio.sleep(0.1)
+        async with bus.subscribe([Topic(ANSWERS)], "test", 10) as answers:
+            await bus.publish([order_command(ReserveStock("1"), "k")])
+            await anyio.sleep(1)
+            store.read_s = 5
+            await bus.publish([order_command(ReserveStock("1"), "k", attempt=2)])
+            await anyio.sleep(1)
+            world.gate.set()
+            await anyio.sleep(10)
+            attempts = [cloud_event(each.body).attempt for each in await anext(answers)]
+    assert attempts == [1, 2]
+    assert world.asked == ["ReserveStock 1"]
+
+
+async def test_a_do_that_waits_is_not_begun_once_its_undo_has_come() -> None:
+    bus, world, store = Kept(), World(), MemoryStore()
+    world.gate = anyio.Event()
+    engine = Engine(shop(world).work_only(), store, bus, clock=LoopClock(), limits=Limits(in_flight=6))
+    async with bus, engine:
+        await anyio.sleep(0.1)
+        async with bus.subscribe([Topic(ANSWERS)], "test", 10):
+            await bus.publish([order_command(ReserveStock(f"{n}"), f"k{n}") for n in range(4)])
+            await anyio.sleep(1)
+            assert len(world.asked) == 3  # half of what may be in flight
+            await bus.publish([order_command(ReleaseStock("3"), "k3/undo", undoes="k3")])
+            await anyio.sleep(1)
+            world.gate.set()
+            await anyio.sleep(1)
+            await engine.until_idle()
+    assert world.names("3") == ["ReleaseStock 3"]
+    assert (await store.counts(0)).outbox == 0

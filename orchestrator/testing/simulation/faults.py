@@ -23,6 +23,7 @@ class Fault(StrEnum):
     STALL = "stall"  # it happens much later
     STALL_AFTER = "stall after"  # it happens, and the answer comes much later
     TWICE = "twice"  # it happens two times
+    REFUSED = "refused"  # the broker does not take the messages, for now
     LATE = "late"  # the message is delivered much later, after those behind it
     FORWARD = "clock forward"  # the machine's clock jumps
     BACK = "clock back"
@@ -53,7 +54,7 @@ POSSIBLE: Mapping[Port, tuple[Fault, ...]] = {
     Port.CALL: (*_CRASHES, *_ERRORS, Fault.STALL, Fault.STALL_AFTER, Fault.TWICE, *_CLOCK),
     Port.LISTEN: (*_CRASHES, *_ERRORS, Fault.STALL, Fault.TWICE),
     Port.SEND: (*_CRASHES, Fault.TWICE, Fault.STALL),
-    Port.PUBLISH: (*_CRASHES, *_ERRORS, Fault.STALL, Fault.TWICE),
+    Port.PUBLISH: (*_CRASHES, *_ERRORS, Fault.STALL, Fault.TWICE, Fault.REFUSED),
     Port.RECEIVE: (*_CRASHES, Fault.TWICE, Fault.LATE),
     Port.ACK: (*_CRASHES, *_ERRORS, Fault.STALL),
 }

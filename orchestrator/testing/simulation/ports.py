@@ -237,9 +237,12 @@ class SimulatedBus:
 
     async def publish(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
         what = ", ".join(message.topic for message in messages)
-        return await self._life.port(
-            Port.PUBLISH, f"publish {what}", lambda: self._broker.bus.publish(messages), _bus_error
-        )
+        try:
+            return await self._life.port(
+                Port.PUBLISH, f"publish {what}", lambda: self._broker.bus.publish(messages), _bus_error
+            )
+        except _NotNow as refusal:
+            return [NotTaken(str(refusal)) for _ in messages]
 
     @asynccontextmanager
     async def subscribe(
@@ -308,8 +311,12 @@ class SimulatedSubscription:
         return [delivered, structs.replace(delivered)] if fault is Fault.TWICE else [delivered]
 
 
+class _NotNow(BusUnavailable):
+    """The broker is there, and takes nothing."""
+
+
 def _bus_error(fault: str) -> Exception:
-    return BusUnavailable(f"simulated: {fault}")
+    return (_NotNow if fault == Fault.REFUSED else BusUnavailable)(f"simulated: {fault}")
 
 
 class Seen(Protocol):

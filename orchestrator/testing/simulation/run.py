@@ -13,14 +13,15 @@ from msgspec import Raw, Struct
 
 from ...app import App
 from ...checking.audit import Books, Delivered, Effect, audit
-from ...cloudevents import to_cloud_event
+from ...cloudevents import received, to_cloud_event
 from ...config import Limits
 from ...errors import NotAccepting, NotFound, OrchestratorError, StoreError
 from ...machine import Instance
 from ...messages import Event, encode, type_name, type_version
 from ...ports import MAX_PAGE, BusMessage, Find, Store
 from ...runtime.engine import Engine
-from ...wire import Address, Envelope, Kind, Request, Verb
+from ...topics import NO_SETTINGS, Topics, TopicSettings
+from ...wire import Address, Envelope, Kind, Outgoing, Request, Route, Verb
 from .faults import CRASH_S, Fault, Plan, Port
 from .loop import SimulatedLoop, Stuck, repeatable
 from .ports import Broker, Disk, MemoryDisk, SimulatedBus, SimulatedClock, SimulatedStore, simulated
@@ -92,6 +93,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     outside   makes what outlives the process
     lines     what happens from outside
     on_bus    whether events come over the bus, and what nobody here carries out goes over it
+    topics    how the topics of the bus are named, and what is plain JSON there
     disk      makes the disk
     is_steady whether it ends the same however long everything takes
     has_bugs  whether a handler of its sagas raises; else nothing may park over a bug, whatever goes wrong outside
@@ -103,6 +105,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     outside: Callable[[], Outside] = Outside
     on_bus: bool = False
+    topics: TopicSettings = NO_SETTINGS
     disk: Callable[[], Disk] = MemoryDisk
     is_steady: bool = True
     has_bugs: bool = False
@@ -206,7 +209,8 @@ class _Run:
         store = SimulatedStore(life, self._disk.store())
         bus = SimulatedBus(life, self._broker) if self._scenario.on_bus else None
         try:
-            async with Engine(app, store, bus, clock=SimulatedClock(life), limits=self._scenario.limits) as engine:
+            clock, limits, topics = SimulatedClock(life), self._scenario.limits, self._scenario.topics
+            async with Engine(app, store, bus, clock=clock, limits=limits, topics=topics) as engine:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._outside.background, self._broker)
                     await self._play_lines(engine, life)
@@ -239,13 +243,22 @@ class _Run:
             case Ask():
                 await self._ask(engine, life, f"verb{number}", line)
             case Tell() if self._scenario.on_bus:
-                event = _envelope(f"event{number}", line.event)
-                await self._broker.bus.publish([BusMessage(event.type, to_cloud_event(event, "/outside"))])
+                message, event = self._message(_envelope(f"event{number}", line.event), engine.app)
+                await self._broker.bus.publish([message])
                 self._accepted[event.id] = event
             case Tell():
                 event = _envelope(f"event{number}", line.event)
                 await self._sent(life, event, lambda: engine.accept(event))
         self._said.add(number)
+
+    def _message(self, event: Envelope, app: App[Any]) -> tuple[BusMessage, Envelope]:
+        """An event on its way, and as it comes; where the settings say so, it is sent without CloudEvents."""
+        topics = Topics(app, self._scenario.topics)
+        topic = topics.of(Outgoing(event.id, Route.EVENT, event))
+        if topics.plain(topic) is None:
+            return BusMessage(topic, to_cloud_event(event, "/outside")), event
+        body = bytes(event.data)
+        return BusMessage(topic, body), received(body, {}, topics.plain(topic)).envelope
 
     async def _ask(self, engine: Engine, life: Life, id: str, line: Ask) -> None:
         for _ in range(PATIENCE):

@@ -92,7 +92,7 @@ class Life:
             case Fault.STALL:
                 await anyio.sleep(STALL_S)
                 await self.fence()
-            case Fault.ERROR_BEFORE | Fault.FULL:
+            case Fault.ERROR_BEFORE | Fault.FULL | Fault.REFUSED:
                 raise error(fault)
             case Fault.FORWARD:
                 self.world.skew += JUMP_S

@@ -10,13 +10,15 @@ from msgspec import structs
 from orchestrator import App, Event, Listener, Saga
 from orchestrator.machine import CallKind, Do, Instance, Status
 from orchestrator.testing.simulation import Ask, Line, Restart, Scenario, Tell
+from orchestrator.topics import Plain, TopicSettings
 from orchestrator.wire import Address, Request, Verb
 from tests.machine import cast
 from tests.machine.cast import Approved, Cancelled, Hurry, Placed
 
 from . import sagas
+from .asking import Asker, Story, bare, kept, unanswered
 from .disk import SQLiteDisk
-from .services import PARTICIPANTS, Audience, RemoteServices, Script, Services, desk
+from .services import PARTICIPANTS, Audience, LateServices, RemoteServices, Script, Services, desk
 
 
 def scenario(
@@ -173,4 +175,56 @@ SCENARIOS += (
              is_steady=False),
     scenario("cancelled after the end", sagas.Revocable, None, tell(60, Cancelled("1")), is_steady=False),
     scenario("renewal, refused", sagas.Renewal, {"Charge #2": ("no",)}, is_steady=False),
+)  # fmt: skip
+
+
+def worker(name: str, *stories: Story, with_kit: bool = True) -> Scenario:
+    """A worker: the process under fault carries out what somebody outside asks of it."""
+
+    def app(asker: Asker, life: int) -> App[object]:
+        whole = App(
+            "proof",
+            sagas=[cast.Linear],
+            participants=PARTICIPANTS if with_kit else bare(asker),
+            resources=partial(desk, asker.services),
+        )
+        return whole.work_only()
+
+    return Scenario(
+        name=name,
+        app=app,
+        outside=partial(Asker, stories),
+        lines=(),
+        disk=SQLiteDisk,
+        on_bus=True,
+        settled=kept if with_kit else unanswered,
+    )
+
+
+STORIES = (
+    Story("plain"),
+    Story("undone", undo_after=0.3),
+    Story("impatient", every=0.05),
+    Story("fails", script=("fail", "fail", "yes")),
+    Story("refused", script=("no",)),
+)
+UNDONE = (
+    Story("undone first", undo_after=-1.0),
+    Story("both at once", undo_after=0.0),
+    Story("undone in doubt", script=("mute", "yes"), undo_after=3.0, every=5.0),
+    Story("lost", script=("lose", "yes"), undo_after=20.0),
+)
+
+SCENARIOS += (
+    worker("worker", *STORIES),
+    worker("worker, undone", *UNDONE),
+    worker("worker, no kit", *STORIES, with_kit=False),
+    worker("worker, undone, no kit", *UNDONE, with_kit=False),
+    structs.replace(scenario("remote, nobody there", cast.Linear, is_remote=True), outside=partial(LateServices, {}),
+                    is_steady=False),
+    structs.replace(scenario("remote, one topic", cast.Linear, None, tell(0.1, Hurry("1")), is_remote=True,
+                             listeners=[sagas.tell, sagas.hear]),
+                    outside=partial(Audience, {}, "all"), topics=TopicSettings(routes={"*": "all"}), settled=unheard),
+    structs.replace(scenario("remote, plain", cast.Linear, is_remote=True, orders=2),
+                    topics=TopicSettings(plain={"Placed": Plain(type="Placed", id_field="order")})),
 )  # fmt: skip

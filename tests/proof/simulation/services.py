@@ -230,17 +230,26 @@ class RemoteServices(Services):
         await member.ack([delivered])
 
 
+class LateServices(RemoteServices):
+    """Nobody has ever been there, when the first command is sent."""
+
+    async def background(self, broker: Broker) -> None:
+        await anyio.sleep(7)
+        await super().background(broker)
+
+
 class Audience(RemoteServices):
     """With somebody on the bus besides who hears what the saga announces."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, topic: str = type_name(Announced)) -> None:
         super().__init__(script)
+        self.topic = topic
         self.heard: Counter[str] = Counter()
 
     async def background(self, broker: Broker) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(super().background, broker)
-            member = await broker.member([Topic(type_name(Announced))], "audience", 4)
+            member = await broker.member([Topic(self.topic)], "audience", 4)
             async for batch in member:
                 for delivered in batch:
                     self.heard[cloud_event(delivered.body).id] += 1
