@@ -31,6 +31,7 @@ from .shop import (
     ReserveStock,
     StockReserved,
     World,
+    count,
     event,
     order,
     send_mail,
@@ -193,6 +194,18 @@ async def test_published_events_go_to_the_bus_and_to_listeners_here() -> None:
     assert [envelope.type for envelope in bus.published] == ["OrderFulfilled", "MailSent"]
     assert world.told == ["mail 1 1"]  # once, though it came back by the bus
     assert (await store.counts(0)).outbox == 0
+
+
+async def test_an_own_event_that_comes_back_is_passed_over() -> None:
+    world, store, bus = World(), FaultyStore(), FlakyBus()
+    async with Engine(shop(world, listeners=[count]), store, bus, clock=LoopClock()) as engine:
+        await engine.accept(event(OrderPlaced("1")))
+        await engine.ended(order("1"))
+        await anyio.sleep(1)
+        await engine.until_idle()
+    assert [envelope.type for envelope in bus.published] == ["OrderFulfilled"]
+    assert len([one for one in store.transitions if any(name == "count" for name, _ in one.seen)]) == 1
+    assert bus.undelivered == 0
 
 
 async def test_a_command_nobody_carries_out_fails_in_words() -> None:
