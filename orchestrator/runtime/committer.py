@@ -41,6 +41,7 @@ class Committer:
         self._group = group
         self._changed = changed
         self._gathered: deque[tuple[Transition, Answer]] = deque()
+        self._to_repeat: list[tuple[Transition, Answer]] = []  # of this group, when nothing is known of it
         self._names: list[str] = []
         self._wakeup = Wakeup()
         self._is_committing = False
@@ -57,8 +58,8 @@ class Committer:
         self._wakeup.set()
 
     def store(self, transition: Transition, settled: Callable[[Transition], None] | None = None) -> None:
-        """Store what belongs to no instance, again until something is known of it; `settled` gets it, or the same as a
-        DUPLICATE if its `seen` was known already.
+        """Store what belongs to no instance, again until something is known of it, and before what was given later;
+        `settled` gets it, or the same as a DUPLICATE if its `seen` was known already.
         """
 
         def answer(transition: Transition, result: Result | Exception) -> None:
@@ -68,7 +69,7 @@ class Committer:
                 case DuplicateMessage():
                     told = Transition(at=transition.at, outcome=Outcome.DUPLICATE)
                 case StoreUnavailable():
-                    self.add(transition, answer)
+                    self._to_repeat.append((transition, answer))
                     return
                 case _:
                     raise result
@@ -118,6 +119,8 @@ class Committer:
             if isinstance(result, Committed):
                 self.on_committed(transition)
             answer(transition, result)
+        self._gathered.extendleft(reversed(self._to_repeat))
+        self._to_repeat.clear()
 
     async def _results(self, transitions: list[Transition]) -> list[Result | Exception]:
         results: list[Result] = []

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from orchestrator.cloudevents import cloud_event, to_cloud_event
 from orchestrator.config import Limits
+from orchestrator.errors import StoreUnavailable
 from orchestrator.machine.instance import Status
 from orchestrator.memory import MemoryBus, MemoryStore
 from orchestrator.messages import Command, encode, type_name
@@ -416,3 +417,16 @@ async def test_a_do_that_waits_is_not_begun_once_its_undo_has_come() -> None:
             await engine.until_idle()
     assert world.names("3") == ["ReleaseStock 3"]
     assert (await store.counts(0)).outbox == 0
+
+
+async def test_what_the_store_did_not_take_is_stored_before_what_came_later(elsewhere: Elsewhere) -> None:
+    """A do and then its undo: the other way round the do would be carried out after it."""
+    async with elsewhere.works():
+        elsewhere.store.slow = 2
+        elsewhere.store.faults = [StoreUnavailable("the disk is away")]
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        await anyio.sleep(1)
+        await elsewhere.ask(order_command(ReleaseStock("1"), "k/undo", undoes="k"))
+        assert (await elsewhere.answer()).reply_to == "k/undo"
+        assert await elsewhere.silent()
+    assert elsewhere.world.asked == ["ReleaseStock 1"]
