@@ -267,7 +267,7 @@ class Engine:
             self._supervisor.is_away = self._relay.is_held_up
 
     async def _start(self) -> None:
-        """The commit loops run until the end; the acting ones until a drain."""
+        """The commit loops, and that which publishes, run until the end; the acting ones until a drain."""
         self._tasks.start_soon(self._guard, self._committer.run)
         self._tasks.start_soon(self._guard, self._supervisor.run)
         if not self._acting:
@@ -283,7 +283,8 @@ class Engine:
             self.projections.run,
         ]
         if self._bus is not None:
-            acting += [partial(self._relay.run_bus, self._bus), self._relay.offer_again]
+            self._tasks.start_soon(self._guard, partial(self._relay.run_bus, self._bus))  # until the end of a drain
+            acting += [self._relay.offer_again]
             acting += [partial(self._intake.run, self._bus), partial(self._intake.watch, self._bus), self._intake.ack]
         for loop in acting:
             scope = anyio.CancelScope()
@@ -608,7 +609,8 @@ class Engine:
         return self._intake.lag == 0
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, let the calls that run finish and commit what they answer, for at most so many seconds.
+        """Take nothing new, let the calls that run finish, commit what they answer and publish it, for at most so many
+        seconds.
 
         What is unfinished then is in the outbox; it is taken up at the next start.
         """
@@ -619,8 +621,13 @@ class Engine:
         for loop in self._loops:
             loop.cancel()
         with anyio.move_on_after(seconds):
-            while self._pool.running or self._supervisor.pending or not self._committer.is_idle:
+            while self._is_finishing:
                 await self._changed.wait()
+
+    @property
+    def _is_finishing(self) -> bool:
+        is_storing = self._supervisor.pending or not self._committer.is_idle
+        return bool(self._pool.running or is_storing or self._relay.is_publishing)
 
     def _committed(self, transition: Transition) -> None:
         tell(transition)

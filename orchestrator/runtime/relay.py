@@ -154,8 +154,13 @@ class Relay:
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Hand over nothing more: it stays in the store."""
+        """Hand over nothing more but answers to others, who wait for them: the rest stays in the store."""
         self._is_stopped = True
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether the broker takes what is to go, and has not taken all that is in memory."""
+        return bool(self._to_publish) and self.trouble.since is None
 
     async def run(self) -> None:
         """Hand over what was left in the store, when there is room."""
@@ -182,6 +187,7 @@ class Relay:
                     told = await bus.publish([self._message(parcel.row) for parcel in batch]) if batch else []
                 except BusUnavailable as error:
                     self.trouble.begins(error)
+                    self._changed.ring()
                     await self.trouble.pause()
                     continue
                 self.trouble.ends()
@@ -271,7 +277,7 @@ class Relay:
         self._is_refused_no_more(name)
 
     def _hand_over(self, row: Outgoing, *, is_fresh: bool) -> None:
-        if self._is_stopped:
+        if self._is_stopped and row.route is not Route.REPLY:
             return
         spill = self._spills[self._lane(row)]
         if is_fresh and row.name not in self._under_way and (spill.is_open or not spill.has_room()):

@@ -99,7 +99,7 @@ def test_sagas_and_their_participants_in_two_processes(tmp_path: Path, bus: str)
         assert ended(hands)[0] == ended(sagas)[0] == 0
 
 
-def test_a_worker_that_is_told_to_end_finishes_what_it_does(tmp_path: Path, bus: str) -> None:
+def test_a_worker_that_is_told_to_end_finishes_what_it_does_and_says_so(tmp_path: Path, bus: str) -> None:
     with daemon(tmp_path, "--bus", bus, "--sagas-only"):
         with worker(tmp_path, bus) as hands:
             emit(tmp_path, "1", takes=1.0)
@@ -108,6 +108,20 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_does(tmp_path: Path, bus:
             code, log = ended(hands)
         assert code == 0
         assert "cut off" not in log
+        wait_until(lambda: steps(tmp_path, "1") == ["pay"])
+    assert [line.split()[0] for line in carried_out(tmp_path)] == ["begin", "end"]
+
+
+def test_an_answer_that_could_not_leave_is_kept_for_the_next_start(tmp_path: Path, bus: str) -> None:
+    away = tmp_path / "bus.away"
+    with daemon(tmp_path, "--bus", bus, "--sagas-only"):
+        with worker(tmp_path, bus) as hands:
+            emit(tmp_path, "1", takes=1.0)
+            wait_until(lambda: carried_out(tmp_path))
+            away.touch()
+            code, _ = ended(hands)
+        assert code == 0
+        away.unlink()
         assert [line.split()[0] for line in carried_out(tmp_path)] == ["begin", "end"]
         found = status(tmp_path, "kiosk.work.db", ORCHESTRATOR_BUS=bus)
         assert found["work"] == {"commands": 0, "answers": 1}

@@ -430,3 +430,16 @@ async def test_what_the_store_did_not_take_is_stored_before_what_came_later(else
         assert (await elsewhere.answer()).reply_to == "k/undo"
         assert await elsewhere.silent()
     assert elsewhere.world.asked == ["ReleaseStock 1"]
+
+
+async def test_an_answer_that_is_given_while_a_worker_drains_leaves_before_its_end(elsewhere: Elsewhere) -> None:
+    elsewhere.world.gate = anyio.Event()
+    async with elsewhere.works() as worker:
+        await elsewhere.ask(order_command(ReserveStock("1"), "k"))
+        await anyio.sleep(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.drain, 8.0)
+            await anyio.sleep(1)
+            elsewhere.world.gate.set()
+        assert (await elsewhere.store.counts(0)).outbox == 0
+    assert (await elsewhere.answer()).type == "StockReserved"
