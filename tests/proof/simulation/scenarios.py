@@ -216,8 +216,7 @@ UNDONE = (
 )
 
 SCENARIOS += (
-    worker("worker", *STORIES),
-    worker("worker, undone", *UNDONE),
+    worker("worker", Story("fails", script=("fail", "yes")), Story("refused", script=("no",)), *UNDONE[1:]),
     worker("worker, no kit", *STORIES, with_kit=False),
     worker("worker, undone, no kit", *UNDONE, with_kit=False),
     structs.replace(scenario("remote, nobody there", cast.Linear, is_remote=True), outside=partial(LateServices, {}),
