@@ -37,6 +37,7 @@ from orchestrator.memory import MemoryBus
 from orchestrator.operate import client, output, view
 from orchestrator.operate.cli import BUS, CONFIG, DEAD, SECTIONS, WAITING, Exit, LazyGroup, complain, main, reading
 from orchestrator.operate.cli.session import Session
+from orchestrator.operate.protocol import BusState
 from orchestrator.ports import Place
 from orchestrator.testing import Dialogue
 from orchestrator.testing.drive import START
@@ -261,6 +262,65 @@ def test_status_of_a_store_with_a_daemon(full: str, monkeypatch: pytest.MonkeyPa
     lines = run("status", "--store", full).stdout.splitlines()
     assert lines[0] == "daemon   runs shop, pid 412, version 0.1.0, up 2 h, 3 commands in flight"
     assert lines[1].strip() == "takes nothing in: no room"
+
+
+def with_broker(monkeypatch: pytest.MonkeyPatch, outbox: int = 0, **state: Any) -> None:
+    """A daemon runs, and says so much of its bus."""
+    usual = {"problem": "", "since": None, "is_connected": True, "lag": 0, "unpublished": 0}
+    broker = BusState(**(usual | {"has_left_some": False, "oldest": None} | state))
+    answer = {"pid": 412, "app": "shop", "bus": "nats://me:x@h", "problem": "", "outbox": outbox, "broker": broker}
+    monkeypatch.setattr(client, "ping", lambda path: answer)
+
+
+def test_status_says_how_it_stands_with_the_broker(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    with_broker(monkeypatch)
+    assert "bus      nats://me:***@h, connected" in run("status", "--store", full).stdout.splitlines()
+    with_broker(monkeypatch, is_connected=False, lag=None)
+    assert "bus      nats://me:***@h, connecting" in run("status", "--store", full).stdout.splitlines()
+    with_broker(monkeypatch, lag=1234, unpublished=1, oldest=START - 7)
+    lines = run("status", "--store", full).stdout.splitlines()
+    assert "bus      nats://me:***@h, connected, it holds 1,234 messages for us" in lines
+    assert "         1 message to go, the oldest from 12 s ago" in lines
+
+
+def test_a_broker_in_trouble_needs_somebody(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = "nothing can be published: no servers; the bus cannot be read: no servers"
+    with_broker(monkeypatch, problem=trouble, since=START - 60, lag=None, unpublished=4, oldest=START - 60)
+    status = json("status", "--store", full)["item"]
+    assert status["broker"] == {
+        "state": "trouble",
+        "problem": trouble,
+        "since": "2023-11-14T22:12:20Z",
+        "lag": None,
+        "to_go": 4,
+        "oldest_at": "2023-11-14T22:12:20Z",
+    }
+    assert status["needs_you"]["broker"] == trouble
+    fields = rows("status", "--store", full)
+    assert ["broker", "trouble", trouble, "2023-11-14T22:12:20.000Z"] in fields
+    assert ["to_go", "4"] in fields
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    lines = run("status", "--store", full).stdout.splitlines()
+    assert "bus      nats://me:***@h, trouble for 65 s" in lines
+    assert "    nothing can be published: no servers" in lines
+    assert "    the bus cannot be read: no servers" in lines
+    assert f"      orchestrator doctor --connect --store {full}" in lines
+
+
+def test_what_memory_does_not_hold_is_counted_in_the_store(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_store = json("status", "--store", full)["item"]["outbox"]
+    assert in_store > 3
+    with_broker(monkeypatch, outbox=3, unpublished=2, has_left_some=True)
+    assert json("status", "--store", full)["item"]["broker"]["to_go"] == 2 + in_store - 3
+
+
+def test_without_a_daemon_the_outbox_says_what_is_to_go(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_BUS", "nats://h")
+    broker = json("status", "--store", full)["item"]["broker"]
+    assert (broker["state"], broker["lag"]) == ("unknown", None)
+    assert broker["to_go"] > 0
+    assert broker["oldest_at"] is not None
 
 
 # List.
