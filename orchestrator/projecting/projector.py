@@ -13,7 +13,7 @@ from anyio import CapacityLimiter
 from anyio.abc import TaskStatus
 from msgspec.structs import replace
 
-from ..errors import OrchestratorError, Refused, StoreCorrupt, StoreError, StoreLocked
+from ..errors import NotAccepting, OrchestratorError, Refused, StoreCorrupt, StoreError
 from ..ports import Clock
 from ..projection import Projection, shape_of
 from ..recorded import Stretch
@@ -70,6 +70,7 @@ class Projector:
         self._paused: Pause | None = files.paused()
         self._is_open = False
         self._is_idle = False
+        self._is_over = False
 
     # What others ask.
 
@@ -152,6 +153,8 @@ class Projector:
     async def _until(self, is_so: Callable[[], bool]) -> None:
         self.wake()
         while not is_so():
+            if self._is_over:
+                raise NotAccepting(f"nothing keeps projection {self.shape.name} any more")
             await self._changed.wait()
 
     # The loop.
@@ -175,7 +178,7 @@ class Projector:
                     await self._go_on()
                     self.trouble.ends()
                     await self._rest()
-                except (StoreError, sqlite3.Error, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - sagas do not fall with a read model
                     self.trouble.begins(error)
                     self._is_idle = True
                     self._changed.ring()
@@ -185,14 +188,16 @@ class Projector:
             with anyio.CancelScope(shield=True):
                 await self._closed()
             self._claim.release()
+            self._is_over = True
+            self._changed.ring()
 
     async def _claimed(self) -> None:
         """Wait until no other process keeps this projection: a rebuild on the command line, for one."""
-        self.files.make_directory()
         while True:
             try:
+                self.files.make_directory()
                 self._claim.acquire()
-            except StoreLocked as error:
+            except (StoreError, OSError) as error:
                 self.trouble.begins(error)
                 await self._clock.sleep(CLAIM_AGAIN_S)
             else:

@@ -1,7 +1,7 @@
-"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth|events]`, see `--help` of each.
+"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth|events|projections]`, see `--help` of each.
 
 versus (the default): the order saga beside its peers and beside what SQLite allows.
-shapes: other sagas. growth: with much in the store. events: appends to streams.
+shapes: other sagas. growth: with much in the store. events: appends to streams. projections: read models of the log.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if __name__ == "__main__":
             from tests.benchmarks import events
 
             events.main(rest)
+        case ["projections", *rest]:
+            from tests.benchmarks import projections
+
+            projections.main(rest)
         case ["shapes", *rest]:
             from tests.benchmarks import shapes
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .proved import Proved, prove_part
 
-PARTS = ("simulation", "mutants", "fuzz", "processes", "power")  # the longest first
+PARTS = ("simulation", "mutants", "fuzz", "processes", "projections", "power")  # the longest first
 
 
 def main() -> int:

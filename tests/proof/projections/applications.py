@@ -14,9 +14,10 @@ import msgspec
 
 from orchestrator import App, Event, Projection, Recorded, project
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("ORCHESTRATOR_DATA") or ROOT.parent / "shared" / "data") / "bpic2012_events.jsonl.gz"
 EVENTS, APPLICATIONS = 262_200, 13_087
+STORE = "loans.db"
 
 
 class ApplicationEvent(Event):
