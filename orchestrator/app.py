@@ -229,6 +229,8 @@ def _all_messages(app: App[Any]) -> Iterable[type[Message]]:
             yield from (command, *yes, *no)
     for listener in app.listeners.values():
         yield from (*listener.events, *listener.publishes)
+    for projection in app.projections.values():
+        yield from shape_of(projection).events
 
 
 def _event_types(app: App[Any]) -> dict[str, type[Event]]:

@@ -75,6 +75,7 @@ class Shape(Struct, frozen=True):
     version: int
     statements: tuple[str, ...]
     handlers: dict[str, Handler]  # by wire type
+    events: tuple[type[Event], ...]
     types: EventTypes
     digest: str
 
@@ -124,6 +125,7 @@ def _shape(cls: type[Projection], version: int, around: Mapping[str, Any]) -> Sh
         version=version,
         statements=statements,
         handlers=handlers,
+        events=tuple(classes.values()),
         types=EventTypes(classes, only=True),
         digest=hashlib.sha256(said.encode()).hexdigest()[:16],
     )

@@ -183,3 +183,18 @@ def test_an_app_has_each_projection_once() -> None:
         App("bank", projections=[Sums, SUMS])
     with pytest.raises(AppError, match="is no Projection class"):
         App("bank", projections=[Paid])  # type: ignore[list-item]
+
+
+def test_the_events_of_a_projection_are_among_the_types_of_its_app() -> None:
+    class Cents(Event, type="Paid"):
+        cents: int
+
+    class Others(Projection):
+        tables = Sums.tables
+
+        @project
+        def paid(self, event: Cents) -> None: ...
+
+    assert App("bank", projections=[Sums]).types["Paid"] is Paid
+    with pytest.raises(AppError, match="have the same wire type Paid"):
+        App("bank", projections=[Sums, Others])

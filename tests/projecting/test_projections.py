@@ -10,11 +10,22 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator import App, NotFound, Orchestrator, OrchestratorError, Projection, Refused, open_projection, project
+from orchestrator import (
+    App,
+    NotAccepting,
+    NotFound,
+    Orchestrator,
+    OrchestratorError,
+    Projection,
+    Refused,
+    open_projection,
+    project,
+)
 from orchestrator.memory import MemoryStore
 from orchestrator.ports import Store
 from orchestrator.projecting.files import Claim, Files, directory_of, names_in
 from orchestrator.projecting.looking import State
+from orchestrator.projecting.pace import Pace
 from orchestrator_adapters.sqlite import SQLiteStore
 
 from . import bank
@@ -461,3 +472,41 @@ async def test_a_projection_that_another_program_keeps_is_waited_for(path: Path)
         with anyio.fail_after(5):
             await orchestrator.projection(Sums).reached(last)
         assert projector.trouble.text == ""
+
+
+async def test_who_waits_is_told_when_nothing_keeps_it_any_more(path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        async with Orchestrator(bank.app, SQLiteStore(path)) as orchestrator:
+            sums = orchestrator.projection(Sums)
+            await sums.reached(await pay(orchestrator, 1))
+            told = anyio.Event()
+
+            async def wait() -> None:
+                with pytest.raises(NotAccepting, match="nothing keeps projection Sums any more"):
+                    await sums.reached(99)
+                told.set()
+
+            tasks.start_soon(wait)
+            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(5):
+            await told.wait()
+
+
+async def test_a_place_that_cannot_be_written_leaves_the_sagas_alone(path: Path) -> None:
+    directory_of(path).write_text("in the way")
+    async with Orchestrator(bank.app, SQLiteStore(path)) as orchestrator:
+        last = await pay(orchestrator, 1)
+        projector = orchestrator._engine.projections["Sums"]
+        await until(lambda: projector.trouble.text)
+        directory_of(path).unlink()
+        with anyio.fail_after(10):
+            await orchestrator.projection(Sums).reached(last)
+
+
+def test_projections_go_slower_beside_other_work() -> None:
+    busy = False
+    pace = Pace(500, lambda: busy)
+    assert pace.batch == 500
+    busy = True
+    assert pace.batch < 500
+    assert Pace(10, lambda: True).batch == 10

@@ -328,11 +328,12 @@ class Seen(Protocol):
 
 
 def simulated(app: App[Any], life: Life, seen: Seen) -> App[Any]:
-    """The app with participants and listeners whose calls may go wrong."""
+    """The app with participants and listeners whose calls may go wrong, and without projections."""
     around = copy(app)
     participants = {one: _participant(one, life, seen) for one in dict.fromkeys(app.participants.values())}
     around.participants = {name: participants[one] for name, one in app.participants.items()}
     around.listeners = {name: _listener(one, life) for name, one in app.listeners.items()}
+    around.projections = {}  # they only read the log, with threads and files of their own
     return around
 
 
