@@ -74,7 +74,8 @@ def place(path: Path) -> Iterator[Finding]:
 def projection(it: ProjectionView) -> Finding:
     """Whether a projection gets on."""
     if it.problem is not None:
-        return Finding(f"projection {it.name}", Health.FAILED, f"stopped: {it.problem.headline}")
+        what = "building it anew has stopped" if it.state == "live" else "stopped"
+        return Finding(f"projection {it.name}", Health.FAILED, f"{what}: {it.problem.headline}")
     if it.paused is not None:
         return Finding(f"projection {it.name}", Health.WARNING, f"paused by {it.paused.by}, {it.behind} events behind")
     return Finding(f"projection {it.name}", Health.OK, f"{it.state}, {it.behind} events behind")

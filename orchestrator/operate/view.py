@@ -341,6 +341,7 @@ class ProjectionView(Struct, frozen=True, kw_only=True):
     """A projection. `state`: live, building (for the first time), stopped, paused, or not built.
 
     version    of the class whose rows are read; null: nothing can be read yet
+    problem    why it has stopped, or, where the state is live, why building it anew has
     position   how far in the log they are; `behind`: so many events of the log are not in them; `behind_s`: since so
                many seconds
     applied    how many events its handlers got
@@ -359,6 +360,14 @@ class ProjectionView(Struct, frozen=True, kw_only=True):
     paused: PauseView | None
     building: BuildingView | None
     file: str
+
+    @property
+    def standing(self) -> str:
+        """The state, and how far it is built anew: `live, rebuilt 45%`."""
+        if self.building is None or self.version is None:
+            return self.state
+        stopped = " (stopped)" if self.problem is not None and self.state == "live" else ""
+        return f"{self.state}, rebuilt {self.building.share:.0%}{stopped}"
 
 
 class StatusView(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ class State(StrEnum):
 
     LIVE = "live"  # kept up to date, while something runs it
     BUILDING = "building"  # for the first time: nothing can be read yet
-    STOPPED = "stopped"  # at an event that fails
+    STOPPED = "stopped"  # at an event that fails; that a rebuild has stopped leaves it live
     PAUSED = "paused"
 
 
@@ -52,13 +52,14 @@ class Seen(Struct, frozen=True):
         """In one word."""
         if self.pause is not None:
             return State.PAUSED
-        if self.problem is not None:
+        held = self.current or self.building
+        if held is not None and held.bookmark.reason:
             return State.STOPPED
         return State.LIVE if self.current is not None else State.BUILDING
 
     @property
     def problem(self) -> Bookmark | None:
-        """What has stopped."""
+        """What has stopped: what readers get, else what is being built."""
         built = [it.bookmark for it in (self.current, self.building) if it is not None]
         return next((bookmark for bookmark in built if bookmark.reason), None)
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 from orchestrator import Orchestrator, open_projection
+from orchestrator.operate import output
 from orchestrator.projecting.files import Claim, Files, directory_of
 
 from . import teller
@@ -181,3 +183,18 @@ def test_a_rebuild_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert files.numbers() == [1]
     assert listed(tmp_path)["applied"] == 5_000
     assert till(tmp_path) == [*range(5_000)]
+
+
+def test_a_terminal_shows_what_stopped_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    pay(tmp_path, 1, 500)
+    assert call(tmp_path, "projections", "rebuild", "Till", ORCHESTRATOR_APP=APP, TELLER_BAD="500").exit_code == 1
+    status = call(tmp_path, "status").stdout
+    assert "Till        live, rebuilt 50% (stopped)" in status
+    assert "building projection Till stopped" in status
+    assert "till@2 (Paid) at position 2: ValueError: this coin is bent" in status
+    assert "once its code is mended: orchestrator run" in status
+    listing = " ".join(call(tmp_path, "projections", "list").stdout.split())
+    assert all(word in listing.split() for word in ("building", "anew", "ValueError:", "bent"))
+    assert call(tmp_path, "projections", "rebuild", "Till", ORCHESTRATOR_APP=APP).stdout == "Till is built\n"
+    assert "nothing needs you" in call(tmp_path, "status").stdout

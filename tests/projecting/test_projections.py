@@ -205,7 +205,8 @@ async def test_a_changed_version_is_built_beside_the_old_one(path: Path) -> None
         with pytest.raises(OrchestratorError, match="not yet"):
             await sums.reached(2)
         seen = await sums.look()
-        assert (seen.state, seen.current and seen.current.bookmark.version) == (State.STOPPED, 1)
+        assert (seen.state, seen.current and seen.current.bookmark.version) == (State.LIVE, 1)
+        assert seen.problem is not None
         assert seen.building is not None
         assert (seen.building.bookmark.version, seen.building.bookmark.position) == (2, 1)
         assert read(sums.open()) == [1, 2]  # the old one is read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -52,7 +53,7 @@ def list_(session: Session) -> None:
     now = session.now()
     views = asyncio.run(_views(session, now))
     rows = [row(it, now) for it in views]
-    session.output.items(TITLES, rows, views, nothing="there are no projections")
+    session.output.items(TITLES, rows, views, nothing="there are no projections", wrap=True)
 
 
 async def _views(session: Session, now: datetime) -> list[ProjectionView]:
@@ -91,7 +92,7 @@ def what(it: ProjectionView) -> str:
     if it.paused is not None:
         said.append(f"paused by {it.paused.by}" + (f": {it.paused.why}" if it.paused.why else ""))
     if it.problem is not None:
-        said.append(it.problem.headline)
+        said.append(("building it anew has stopped at " if it.state == "live" else "") + it.problem.headline)
     if it.building is not None and it.version is not None:
         said.append(f"version {it.building.version} is being built, {it.building.share:.0%}")
     return "; ".join(said)
@@ -150,7 +151,8 @@ async def _followed(session: Session, files: Files, number: int, path: Path) -> 
 
 
 async def _built_here(session: Session, files: Files) -> Seen:
-    from ...projecting.projections import alone  # only now: with it comes what a daemon has
+    from ...projecting import projector as projector_module  # only now: with it comes what a daemon has
+    from ...projecting.projections import alone
 
     if not session.settings.app:
         raise AppError(
@@ -162,6 +164,7 @@ async def _built_here(session: Session, files: Files) -> Seen:
         raise NotFound(
             f"app {session.app.name} has no projection {files.name}: {_there(list(session.app.projections))}"
         )
+    logging.getLogger(projector_module.__name__).addHandler(logging.NullHandler())  # this verb says it all itself
     async with session.reading() as store, anyio.create_task_group() as tasks:
         projector = alone(projection, files, store, session.settings.limits.projected)
         await tasks.start(projector.run_here)

@@ -178,18 +178,19 @@ PROJECTION_TITLES = ("PROJECTION", "STATE", "BEHIND", "FOR")
 
 def _projection(it: ProjectionView) -> list[Cell]:
     behind = span(it.behind_s) if it.behind else ""
-    state = it.state if it.building is None or it.version is None else f"{it.state}, rebuilt {it.building.share:.0%}"
     style = "red" if it.problem is not None else "yellow" if it.paused is not None else ""
-    return [Cell(it.name), Cell(state, style=style), Cell(f"{it.behind:,}", right=True), Cell(behind)]
+    return [Cell(it.name), Cell(it.standing, style=style), Cell(f"{it.behind:,}", right=True), Cell(behind)]
 
 
 def _stopped(session: Session, it: StatusView, now: datetime) -> None:
     out = session.output
     for stopped in it.stopped:
         assert stopped.problem is not None
-        out.line(f"  projection {stopped.name} stopped {relative(stopped.problem.since, now)}", style="red")
+        what = "building projection" if stopped.state == "live" else "projection"
+        out.line(f"  {what} {stopped.name} stopped {relative(stopped.problem.since, now)}", style="red")
         out.line(_cut(f"    {stopped.problem.headline}"))
-        out.line(f"      {session.command('projections', 'resume', stopped.name)}")
+        mended = ("projections", "resume", stopped.name) if it.daemon is not None else ("run",)
+        out.line(f"      once its code is mended: {session.command(*mended)}")
 
 
 def _daemon_line(out: Output, it: StatusView) -> None:
