@@ -194,7 +194,6 @@ def test_a_terminal_shows_what_stopped_and_what_to_do(tmp_path: Path, monkeypatc
     assert "building projection Till stopped" in status
     assert "till@2 (Paid) at position 2: ValueError: this coin is bent" in status
     assert "once its code is mended: orchestrator run" in status
-    listing = " ".join(call(tmp_path, "projections", "list").stdout.split())
-    assert all(word in listing.split() for word in ("building", "anew", "ValueError:", "bent"))
+    assert {"building", "anew", "bent"} <= set(call(tmp_path, "projections", "list").stdout.split())
     assert call(tmp_path, "projections", "rebuild", "Till", ORCHESTRATOR_APP=APP).stdout == "Till is built\n"
     assert "nothing needs you" in call(tmp_path, "status").stdout
