@@ -20,7 +20,7 @@ async def keep(event: Paid, delivery: Delivery) -> None:
     await delivery.events.append("till", event, key=delivery.id)
 
 
-class Till(Projection):
+class Till(Projection, version=int(os.environ.get("TELLER_VERSION", "1"))):
     """Every payment."""
 
     tables = "CREATE TABLE till (position INTEGER PRIMARY KEY, cents INTEGER NOT NULL) STRICT"

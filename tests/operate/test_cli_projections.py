@@ -194,6 +194,15 @@ def test_a_terminal_shows_what_stopped_and_what_to_do(tmp_path: Path, monkeypatc
     assert "building projection Till stopped" in status
     assert "till@2 (Paid) at position 2: ValueError: this coin is bent" in status
     assert "once its code is mended: orchestrator run" in status
-    assert {"building", "anew", "bent"} <= set(call(tmp_path, "projections", "list").stdout.split())
+    assert {"building", "anew", "coin"} <= set(call(tmp_path, "projections", "list").stdout.split())
     assert call(tmp_path, "projections", "rebuild", "Till", ORCHESTRATOR_APP=APP).stdout == "Till is built\n"
     assert "nothing needs you" in call(tmp_path, "status").stdout
+
+
+def test_preflight_tells_which_projections_a_start_would_build_anew(tmp_path: Path) -> None:
+    pay(tmp_path, 1)
+    words = [*PROGRAM, "preflight", "--json"]
+    for version, rebuilt in (("1", []), ("2", ["Till"])):
+        variables = environment(tmp_path, ORCHESTRATOR_APP=APP, TELLER_VERSION=version)
+        done = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["rebuilt"] == rebuilt

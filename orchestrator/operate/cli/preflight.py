@@ -13,8 +13,12 @@ from msgspec import Struct, field
 from ...checking.auditing.differences import Difference
 from ...checking.auditing.examined import Examined, examined, named
 from ...checking.auditing.stored import stories
+from ...projecting.files import Files, directory_of
+from ...projecting.rows import bookmark_of
+from ...projection import shape_of
 from ...runtime.admission import problems
 from ..output import Cell
+from ..places import store_file
 from . import Exit
 from .options import common_options
 from .session import Session, with_session
@@ -43,11 +47,14 @@ class Differing(Struct):
 
 
 class Found(Struct):
-    """All that a preflight finds. `standing`: what the daemon would refuse to start with."""
+    """All that a preflight finds. `standing`: what the daemon would refuse to start with; `rebuilt`: the projections
+    that its start would build anew, which is no fault.
+    """
 
     sagas: dict[str, Counted] = field(default_factory=dict[str, Counted])
     differences: list[Differing] = field(default_factory=list[Differing])
     standing: list[str] = field(default_factory=list[str])
+    rebuilt: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
     @property
@@ -69,7 +76,7 @@ def preflight(session: Session, place: str | None) -> None:
 
     \b
     JSON: items (saga, instances, transitions, not_compared, differing), differences (saga, key, what,
-    fields: path, here, there), standing, seconds.
+    fields: path, here, there), standing, rebuilt (projections that a start would build anew), seconds.
     """
     if place:
         session = Session(replace(session.given, app=place))
@@ -81,6 +88,7 @@ def preflight(session: Session, place: str | None) -> None:
                 "items": list(found.sagas.values()),
                 "differences": found.differences,
                 "standing": found.standing,
+                "rebuilt": found.rebuilt,
                 "seconds": round(found.seconds, 3),
             }
         )
@@ -96,8 +104,21 @@ async def _look(session: Session) -> Found:
         found.standing = [line for each in await store.standing() for line in problems(sagas, each)]
         async for story in stories(store):
             _count(found, examined(sagas, story, session.settings.limits))
+    found.rebuilt = list(_rebuilt(session))
     found.seconds = time.monotonic() - started
     return found
+
+
+def _rebuilt(session: Session) -> Iterator[str]:
+    path = store_file(session.settings.store)
+    if path is None:
+        return
+    for name, projection in session.app.projections.items():
+        files = Files(directory_of(path), name)
+        number = files.current()
+        bookmark = bookmark_of(files.path(number)) if number is not None else None
+        if bookmark is not None and not bookmark.is_of(shape_of(projection)):
+            yield name
 
 
 def _count(found: Found, one: Examined) -> None:
@@ -145,6 +166,8 @@ def _print(session: Session, found: Found) -> None:
         output.line(f"and {len(found.differences) - MOST_SHOWN} more instances: --json has them all")
     for line in found.standing:
         output.line(f"the daemon would not start: {line}", style="red")
+    for name in found.rebuilt:
+        output.line(f"projection {name} would be built anew; what is there is read until then")
     output.note(_summary(found))
 
 
