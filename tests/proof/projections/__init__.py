@@ -32,6 +32,9 @@ from .applications import APPLICATIONS, COLUMNS, DATA, EVENTS, NAMES, STORE
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = 40
+LAST_KILL = 0.7  # of the log; what is left then takes longer than LATER_S
+LATER_S = 0.15
+POLL_S = 0.01
 LOOK_S = 0.4  # between two looks at what a living program lets readers see
 PATIENCE_S = 600.0
 
@@ -51,15 +54,14 @@ def project_and_kill(directory: Path, rng: random.Random, limit: int, kills: int
     """Live and be killed so many times, then live to the end; look at the tables all the time."""
     books = Books(directory)
     began = time.monotonic()
-    start_up = _start_up()
+    moments = sorted(rng.randrange(round(LAST_KILL * limit)) for _ in range(kills))
     killed = 0
-    while True:
-        alive_s = start_up + rng.expovariate(1 / max(0.4, limit / 130_000)) if killed < kills else PATIENCE_S
-        code = _life(directory, limit, alive_s, books)
+    for position in moments:
+        if _life(directory, limit, books, position, rng.uniform(0, LATER_S)) == -signal.SIGKILL:
+            killed += 1
         books.look_at_files()
-        if code != -signal.SIGKILL:
-            break
-        killed += 1
+    code = _life(directory, limit, books, limit + 1, 0.0)
+    books.look_at_files()
     if code != 0:
         books.wrong.append(f"a program that was not killed ended with {code}")
     books.compare_with_file(limit)
@@ -74,34 +76,27 @@ def project_and_kill(directory: Path, rng: random.Random, limit: int, kills: int
     return Proved("projections", figures, tuple(books.wrong))
 
 
-def _life(directory: Path, limit: int, seconds: float, books: Books) -> int:
-    """The exit code; a negative one if it was killed, after so many seconds."""
+def _life(directory: Path, limit: int, books: Books, position: int, later_s: float) -> int:
+    """The exit code; a negative one if it was killed, so long after the log had so many events."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "adapters"), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "tests.proof.projections.victim", str(directory), str(limit)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": paths},
     )
-    ends = time.monotonic() + seconds
+    began = looked = time.monotonic()
     try:
-        while True:
-            try:
-                return process.wait(max(0.0, min(LOOK_S, ends - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                if time.monotonic() >= ends:
-                    process.kill()
-                    return process.wait()
-            books.look_as_reader()
+        while process.poll() is None and time.monotonic() - began < PATIENCE_S:
+            if books.head() >= position:
+                time.sleep(later_s)
+                break
+            if time.monotonic() - looked > LOOK_S:
+                books.look_as_reader()
+                looked = time.monotonic()
+            time.sleep(POLL_S)
     finally:
         process.kill()
-        process.wait()
-
-
-def _start_up() -> float:
-    """Seconds until a program of this kind does something, on this machine at present."""
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import tests.proof.projections.victim"], cwd=ROOT, check=True)
-    return time.monotonic() - began
+    return process.wait()
 
 
 class Books:
@@ -115,6 +110,16 @@ class Books:
         self._directory = directory_of(directory / STORE)
         self._log: list[Row] = []  # application, activity as the tables have it, column of the funnel, at
         self._seen = {"Funnel": 0, "Progress": 0}
+
+    def head(self) -> int:
+        """How many events the log has."""
+        if not self._store.exists():
+            return 0
+        with closing(connect_reader(self._store)) as db:
+            try:
+                return int(db.execute("SELECT coalesce(max(position), 0) FROM log").fetchone()[0])
+            except sqlite3.OperationalError:  # it is being made
+                return 0
 
     def look_as_reader(self) -> None:
         """What anybody reads at this moment, beside the program."""
