@@ -70,6 +70,7 @@ class Projector:
         self._paused: Pause | None = files.paused()
         self._is_open = False
         self._is_idle = False
+        self._is_woken = False  # since it looked last
         self._is_over = False
 
     # What others ask.
@@ -103,6 +104,7 @@ class Projector:
     def wake(self) -> None:
         """There may be new events."""
         self._is_idle = False
+        self._is_woken = True
         self._wakeup.set()
 
     async def rebuild(self) -> int:
@@ -205,6 +207,7 @@ class Projector:
                 return
 
     async def _go_on(self) -> None:
+        self._is_woken = False
         if not self._is_open:
             await self._open()
         await self._heed()
@@ -212,6 +215,8 @@ class Projector:
             await self._heed()
 
     async def _rest(self) -> None:
+        if self._is_woken:
+            return
         self._is_idle = True
         self._changed.ring()
         if self._retired:

@@ -16,6 +16,7 @@ from ...errors import AppError, NotFound
 from ...machine.instance import Instance, Status
 from ...machine.transition import Entry
 from ...ports import MAX_PAGE, MAX_ROW_ID, Counts, Find, Store, Waiting
+from ...projecting.files import directory_of
 from ...wire import Address, DeadLetter, Outgoing
 from .. import client, view
 from ..output import hidden_password
@@ -111,7 +112,7 @@ def _broker(
 
 
 async def _projections(store: Store, path: Path | None, now: datetime) -> tuple[view.ProjectionView, ...]:
-    if path is None:
+    if path is None or not directory_of(path).is_dir():
         return ()
     from .. import projections  # only now: most stores have none, and `status` is asked often
 
