@@ -1,7 +1,8 @@
-"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth|events|projections]`, see `--help` of each.
+"""How fast it is: `python -m tests.benchmarks [versus|shapes|growth|events|projections|bus]`, see `--help` of each.
 
 versus (the default): the order saga beside its peers and beside what SQLite allows.
 shapes: other sagas. growth: with much in the store. events: appends to streams. projections: read models of the log.
+bus: behind a broker, beside its native client.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ if __name__ == "__main__":
             from tests.benchmarks import shapes
 
             shapes.main(rest)
+        case ["bus", *rest]:
+            from tests.benchmarks import bus
+
+            bus.main(rest)
         case ["versus", *rest]:
             versus.main(rest)
         case rest:
