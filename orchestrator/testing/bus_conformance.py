@@ -105,6 +105,7 @@ class BusConformance:
     too_large    a size in bytes that the broker refuses, or 0 where there is none
     hold_s       longer than the time after which the broker sends again what it hears nothing of, 0 if it never does
     keeps_order  whether messages of one key stay in order
+    drops_twice  whether the broker drops what it is sent twice under one id
     """
 
     pause_s = 0.05
@@ -112,6 +113,7 @@ class BusConformance:
     too_large = 0
     hold_s = 0.0
     keeps_order = True
+    drops_twice = False
 
     def open_bus(self) -> AbstractAsyncContextManager[Bus]:
         """A bus of a broker that all tests may share."""
@@ -277,6 +279,13 @@ class BusConformance:
         for key in (b"0", b"1", b"2", b"3", b"4"):
             mine = [body for body in found if body.startswith(key + b":")]
             assert mine == [each.body for each in sent if each.body.startswith(key + b":")]
+
+    async def test_what_is_sent_twice_comes_twice_or_once(self, bus: Bus, own: str) -> None:
+        async with Reader(bus, [own + "A"], own) as reader:
+            for _ in range(2):
+                assert await bus.publish([message(own + "A", b"1", id="same")]) == [None]
+            assert await reader.bodies(1 if self.drops_twice else 2) == [b"1"] * (1 if self.drops_twice else 2)
+            assert await reader.silent(self.pause_s)
 
     async def test_what_is_not_settled_when_the_subscriber_leaves_is_sent_again(self, bus: Bus, own: str) -> None:
         async with Reader(bus, [own + "A"], own) as reader:

@@ -52,6 +52,7 @@ def topic_arn(topic: str) -> str:
 class TestSqsBus(BusConformance):
     pause_s = 0.2
     too_large = 262_145
+    drops_twice = True
     hold_s = VISIBILITY_S * 1.5
 
     @pytest.fixture(autouse=True)
