@@ -17,8 +17,8 @@ from orchestrator import BadMessage, Event
 from orchestrator.app import App
 from orchestrator.cloudevents import cloud_event, to_cloud_event
 from orchestrator.edge import event_line
-from orchestrator.strictjson import strict_json
 from orchestrator.participant import listener
+from orchestrator.strictjson import strict_json
 from orchestrator.wire import Envelope, Kind
 
 
