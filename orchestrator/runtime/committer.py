@@ -15,6 +15,8 @@ from ..ports import Clock, Committed, Result, Store
 from .trouble import Trouble
 from .waking import Bell, Wakeup
 
+COMPANY_S = 0.05  # how long what is only taken out waits for more
+
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[Transition, Result | Exception], None]
@@ -44,6 +46,7 @@ class Committer:
         self._to_repeat: list[tuple[Transition, Answer]] = []  # of this group, when nothing is known of it
         self._names: list[str] = []
         self._wakeup = Wakeup()
+        self._company = Wakeup()
         self._is_committing = False
         self._is_unknown = False  # whether the last writes are stored
 
@@ -56,6 +59,7 @@ class Committer:
         """Store this with the next group, then call `answer`."""
         self._gathered.append((transition, answer))
         self._wakeup.set()
+        self._company.set()
 
     def store(self, transition: Transition, settled: Callable[[Transition], None] | None = None) -> None:
         """Store what belongs to no instance, again until something is known of it, and before what was given later;
@@ -79,7 +83,9 @@ class Committer:
         self.add(transition, answer)
 
     def take_out(self, name: str) -> None:
-        """Take an outbox row that is carried out of the store, with the next group."""
+        """Take an outbox row that is carried out of the store, with the next group or soon: what it was is done, and a
+        crash before that only does it again.
+        """
         self._names.append(name)
         self._wakeup.set()
 
@@ -88,12 +94,19 @@ class Committer:
         while True:
             await self._wakeup.wait()
             while self._gathered or self._names or self._is_unknown:  # an empty group asks whether the store is back
+                if not self._gathered and not self._is_unknown:
+                    await self._wait_for_company()
                 self._is_committing = True
                 await self._commit(self._next_group())
                 self._is_committing = False
                 self._changed.ring()
                 if not self._gathered:
                     await checkpoint()  # what follows at once from this group is stored without another wake-up
+
+    async def _wait_for_company(self) -> None:
+        """A group of its own would cost a sync, and hold up what comes meanwhile."""
+        self._company = Wakeup()
+        await self._company.wait_at_most(self._clock, COMPANY_S)
 
     def _next_group(self) -> list[tuple[Transition, Answer]]:
         """A name to be taken out is that of a row that is stored: what is put under it now is another one."""

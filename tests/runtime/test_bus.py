@@ -162,6 +162,23 @@ async def test_commands_go_out_by_the_bus_and_replies_come_back() -> None:
             assert (await store.load([order("1")]))[0].status is Status.COMPENSATING  # type: ignore[union-attr]
 
 
+async def test_what_has_gone_is_taken_out_by_the_next_commit_or_soon() -> None:
+    store, bus = MemoryStore(), FlakyBus()
+    async with (
+        Engine(App("shop", sagas=[OrderFulfilment]), store, bus, clock=LoopClock()) as engine,
+        others(bus, "commands.ReserveStock", "commands.ChargeCard") as batches,
+    ):
+        await anyio.sleep(0.1)
+        await engine.accept(event(OrderPlaced("1")))
+        reserve = await _next(batches)
+        before = engine.stats().commits
+        await bus.publish([_reply(reserve, StockReserved("r1"), Kind.YES)])
+        await _next(batches)
+        assert (engine.stats().commits, (await store.counts(0)).outbox) == (before + 1, 1)
+        await anyio.sleep(0.1)
+        assert (engine.stats().commits, (await store.counts(0)).outbox) == (before + 2, 0)
+
+
 async def test_a_reply_from_the_bus_finds_a_key_that_holds_a_tilde() -> None:
     store, bus = MemoryStore(), FlakyBus()
     app: App[object] = App("shop", sagas=[OrderFulfilment])
