@@ -17,10 +17,11 @@ from typing import Any, Generic, cast, overload
 from typing_extensions import TypeVar
 
 from .definition import Definition, StepKind
-from .errors import AppError
-from .messages import Command, Done, Event, Failure, Message, Unwound, replies_of, type_name
+from .errors import AppError, BadMessage
+from .messages import Command, Done, Event, Failure, Message, Unwound, is_boundary, replies_of, type_name
 from .participant import Listener, Participant
 from .projection import Projection, shape_of
+from .recorded import EventTypes, all_events
 from .saga import Saga, definition_of
 
 R = TypeVar("R", default=object)
@@ -95,6 +96,18 @@ class App(Generic[R]):
         self.types = _types(self)
         self.event_types = _event_types(self)
         self.published = _published(self)
+        self._classes = EventTypes(self.event_types)
+
+    def is_boundary(self, wire_type: str) -> bool:
+        """Whether events of this type are published to the outside: as its class says, of this app or defined here."""
+        try:
+            return is_boundary(self._classes.find(wire_type))
+        except BadMessage:
+            return False
+
+    def boundary_types(self) -> list[str]:
+        """The wire types of all boundary events that are defined here."""
+        return sorted({type_name(cls) for cls in all_events() if is_boundary(cls)})
 
     def missing_participants(self) -> tuple[type[Command[Any, Any]], ...]:
         """The commands that a saga here sends and no participant here carries out: another service must."""

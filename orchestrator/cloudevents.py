@@ -88,6 +88,24 @@ def to_cloud_event(
     )
 
 
+def boundary_event(envelope: Envelope, source: str) -> bytes:
+    """An event as CloudEvents 1.0 JSON for the outside: without what only matters among ourselves, such as who caused
+    it; its version is always given.
+    """
+    parts: dict[str, object] = {
+        "specversion": "1.0",
+        "id": envelope.id,
+        "source": source,
+        "type": envelope.type,
+        "time": _moment(envelope.time),
+        "datacontenttype": "application/json",
+        "dataversion": envelope.version,
+    }
+    if envelope.key:
+        parts["subject"] = envelope.key
+    return msgspec.json.encode(parts | {"data": envelope.data})
+
+
 class Received(Struct, frozen=True):
     """A message from a bus: what `to_cloud_event` was given. Of one without CloudEvents, `source` is empty."""
 

@@ -75,6 +75,10 @@ class BusUnavailable(OrchestratorError):
     """The message may be out or not: send it again under the same id."""
 
 
+class NotSent(OrchestratorError):
+    """The receiver of a webhook was not reached, or its address may not be: try again later."""
+
+
 class NotAccepting(OrchestratorError):
     """No message is taken now, because the daemon stops or its store has no room; this one may still be taken: send it
     again later under the same id.

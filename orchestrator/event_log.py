@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from .errors import BadMessage, DuplicateMessage, VersionConflict
 from .grouping import Grouping
@@ -122,7 +123,7 @@ class EventLog(ABC):
         """
         append = Append(stream, expected_version, self._envelopes(events, key, cause))
         _check(append)
-        put = tuple(Outgoing(each.id, Route.EVENT, each) for each in append.events) if publish else ()
+        put = _published(append) if publish else ()
         others = tuple(
             Append(name, None, self._envelopes(event, key and f"{key}>{name}", cause)) for name, event in beside
         )
@@ -277,6 +278,11 @@ class _Caused(EventLog):
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         return super()._envelopes(events, key, self._cause if cause is NO_CAUSE else cause)
+
+
+def _published(append: Append) -> tuple[Outgoing, ...]:
+    """Rows for the outbox, under the stream's name as key: listeners get the events of one stream in order."""
+    return tuple(Outgoing(each.id, Route.EVENT, replace(each, key=append.stream)) for each in append.events)
 
 
 def _check(append: Append) -> None:

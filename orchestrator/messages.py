@@ -13,7 +13,7 @@ from . import codec
 from .codec import Secret as Secret
 from .codec import encode as encode
 from .errors import BadMessage, DefinitionError
-from .fields import check_immutable, check_storable, type_errors_of
+from .fields import check_immutable, check_public, check_storable, type_errors_of
 from .hints import members, names_at_class_statement, resolve_fields, shown
 
 _type = type  # which is also a class keyword here
@@ -23,13 +23,15 @@ Replies = tuple[tuple[type["Event"], ...], tuple[type["Refusal"], ...]]
 
 class Wire:
     """What a message class is outside of this process: its type, its version, how older payloads are lifted, and for
-    a command the name of the participant that carries it out, if the class says one.
+    a command the name of the participant that carries it out, if the class says one; for an event whether it is meant
+    for the outside.
     """
 
-    __slots__ = ("checked", "lifts", "participant", "replies", "type", "version")
+    __slots__ = ("boundary", "checked", "lifts", "participant", "replies", "type", "version")
 
-    def __init__(self, type: str, version: int, participant: str) -> None:
+    def __init__(self, type: str, version: int, participant: str, boundary: bool) -> None:
         """Of a class whose fields are not checked yet."""
+        self.boundary = boundary
         self.type = type
         self.version = version
         self.participant = participant
@@ -41,6 +43,8 @@ class Wire:
         """Errors: DefinitionError for fields that cannot be; NameError, if one names a class still to come."""
         check_storable(cls)
         check_immutable(cls)
+        if self.boundary:
+            check_public(cls)
         self.checked = True
 
 
@@ -56,19 +60,22 @@ class MessageMeta(StructMeta):
         type: str = "",
         version: int = 1,
         participant: str = "",
+        boundary: bool = False,
         **config: Any,
     ) -> Any:
         """Make the class; `type` is its wire type (default: its name), `version` that of its payload, from 1;
-        `participant` who carries it out, behind a bus (default: its type).
+        `participant` who carries it out, behind a bus (default: its type); `boundary`: others than us build on it.
         """
         if version < 1:
             raise DefinitionError(f"{name} has version={version}: versions count from 1")
         resolve_fields(namespace, names_at_class_statement())
-        namespace["__wire__"] = Wire(type or name, version, participant)
+        namespace["__wire__"] = Wire(type or name, version, participant, boundary)
         with type_errors_of(name):
             cls: Any = super().__new__(mcls, name, bases, namespace, **config)
         if participant and not (bases and issubclass(cls, Command)):
             raise DefinitionError(f"{name} has participant={participant!r}: only a Command is carried out by one")
+        if boundary:
+            _check_boundary(cls, type)
         with suppress(NameError):  # of a class still to come: checked when it is used
             cls.__wire__.check(cls)
         return cls
@@ -96,7 +103,15 @@ else:
 
 
 class Event(Message):
-    """A fact, named in the past tense: what a participant answers, what starts or moves a saga, what is published."""
+    """A fact, named in the past tense: what a participant answers, what starts or moves a saga, what is published.
+
+    Class keyword, beside those of every message: `boundary=True` for what is published to the outside, to webhooks for
+    one. It needs a `type=` of its own, since others build on it, and its fields hold no Secret.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init_subclass__(cls, *, type: str = "", version: int = 1, boundary: bool = False) -> None: ...
 
 
 class Refusal(Message):
@@ -169,6 +184,11 @@ def participant_of(cls: type[Command[Any, Any]]) -> str:
     return cls.__wire__.participant or cls.__wire__.type
 
 
+def is_boundary(cls: type[Message]) -> bool:
+    """Whether it is published to the outside."""
+    return cls.__wire__.boundary
+
+
 def type_version(cls: type[Message]) -> int:
     """The payload version a message class writes."""
     return cls.__wire__.version
@@ -220,6 +240,16 @@ def replies_of(command: type[Command[Any, Any]]) -> Replies:
     if wire.replies is None:
         wire.replies = _replies(command)
     return wire.replies
+
+
+def _check_boundary(cls: _type, wire_type: str) -> None:
+    if not issubclass(cls, Event):
+        raise DefinitionError(f"{cls.__name__} has boundary=True: only an Event is published to the outside")
+    if not wire_type:
+        raise DefinitionError(
+            f"{cls.__name__} has boundary=True and no wire type of its own, so that renaming the class would break "
+            f'those who take it: say class {cls.__name__}(Event, type="user.registered", boundary=True)'
+        )
 
 
 def _lifted(wire: Wire, data: bytes | Raw, version: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, Self
 
@@ -353,6 +353,47 @@ class Bus(Protocol):
 
     async def set_up(self, topology: Topology) -> None:
         """Make what is missing. The group then exists for all it takes."""
+        ...
+
+
+class Post(Struct, frozen=True):
+    """One HTTP request to a webhook: POST `body` to `url` under these headers. Never shown: it holds an event."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Post of {len(self.body)} bytes"
+
+
+class Posted(Struct, frozen=True):
+    """What a receiver answered; `retry_after` is the header of this name, or empty."""
+
+    status: int
+    retry_after: str = ""
+
+
+class Sender(Protocol):
+    """What carries webhooks. Of an answer only a few KiB are read, for a moment; redirects are not followed; no proxy,
+    cookie or credential of this machine is used. Cancelling a call leaves the sender fit for use.
+    """
+
+    @classmethod
+    def allowing(cls, takes: Callable[[str], bool]) -> Self:
+        """One that connects only to IP addresses that `takes` takes: the very address that it looked at."""
+        ...
+
+    async def post(self, post: Post) -> Posted:
+        """The answer to a request, whatever its status. Errors: NotSent, with a reason that shows nothing secret."""
+        ...
+
+    async def check(self, url: str) -> None:
+        """Whether all addresses of the URL's host may be connected to; sends nothing. Errors: NotSent."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of its connections."""
         ...
 
 

@@ -95,7 +95,7 @@ class EventTypes:
         return found
 
     def _defined(self, wire_type: str) -> type[Event]:
-        found = [] if self._only else [cls for cls in _all_events(Event) if cls.__wire__.type == wire_type]
+        found = [] if self._only else [cls for cls in all_events() if cls.__wire__.type == wire_type]
         if self._only:
             raise BadMessage(f"{wire_type!r} is not among {', '.join(sorted(self._known))}")
         if not found:
@@ -106,10 +106,11 @@ class EventTypes:
         return found[0]
 
 
-def _all_events(base: type[Event]) -> Iterator[type[Event]]:
+def all_events(base: type[Event] = Event) -> Iterator[type[Event]]:
+    """Every Event class that is defined."""
     for cls in base.__subclasses__():
         yield cls
-        yield from _all_events(cls)
+        yield from all_events(cls)
 
 
 class Recorded:

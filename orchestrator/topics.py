@@ -15,6 +15,7 @@ from .wire import Outgoing, Route
 COMMANDS = "commands."
 REPLIES = "replies."
 ALL_EVENTS = "*"
+BOUNDARY_STREAM = "boundary/"
 
 
 class Plain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,12 +42,16 @@ class TopicSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     routes   wire type of an event or command -> its topic, instead of `TYPE` and `commands.PARTICIPANT`; `*` for all
              other events, so that one topic carries the events of a key in order
     plain    topic (in full) -> what messages there mean that are no CloudEvents
+    core     whether events that are no boundary events go to the bus; those that workers' listeners want must
+    log      whether boundary events are appended to the store's log too, to the stream `boundary/TYPE`
     """
 
     prefix: str = ""
     group: str = ""
     routes: dict[str, str] = {}
     plain: dict[str, Plain] = {}
+    core: bool = True
+    log: bool = False
 
 
 NO_SETTINGS = TopicSettings()
@@ -81,6 +86,16 @@ class Topics:
             return str(row.sender)
         return row.envelope.key or row.envelope.id
 
+    def is_published(self, wire_type: str) -> bool:
+        """Whether events of this type go to the bus."""
+        if self._settings.core:
+            return True
+        return self._app.is_boundary(wire_type)
+
+    def stream(self, wire_type: str) -> str:
+        """The stream of the log that events of this type are appended to when they are published, or empty."""
+        return BOUNDARY_STREAM + wire_type if self._settings.log and self._app.is_boundary(wire_type) else ""
+
     def topology(self) -> Topology:
         """What this app needs of a broker."""
         return Topology(self.group, self._taken(), tuple(sorted(self._sent())))
@@ -103,7 +118,7 @@ class Topics:
         return tuple(Topic(name) for name in sorted(events)) + tuple(Topic(name, True) for name in sorted(asked))
 
     def _sent(self) -> Iterable[str]:
-        published = {self._of_event(wire_type) for wire_type in self._app.published}
+        published = {self._of_event(wire_type) for wire_type in self._app.published if self.is_published(wire_type)}
         return published | {self._of_command(type_name(command)) for command in self._app.missing_participants()}
 
     def _of_event(self, wire_type: str) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConfigError
 from .event_log import EventStore
-from .ports import Bus
+from .ports import Bus, Sender
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
 STORES = "orchestrator.stores"
 BUSES = "orchestrator.buses"
+SENDERS = "orchestrator.senders"
 DISTRIBUTION = "saga-orchestrator"
 
 # Our own entry points. To read what is installed takes a tenth of the time in which `orchestrator status` answers.
@@ -27,8 +29,9 @@ OWN = {
     (BUSES, "amqp"): "orchestrator_adapters.rabbitmq:RabbitBus",
     (BUSES, "amqps"): "orchestrator_adapters.rabbitmq:RabbitBus",
     (BUSES, "sqs"): "orchestrator_adapters.sqs:SqsBus",
+    (SENDERS, "https"): "orchestrator_adapters.webhook:HttpSender",
 }
-EXTRAS = {"amqps": "amqp"}  # the others are named like their scheme
+EXTRAS = {"amqps": "amqp", "https": "webhooks"}  # the others are named like their scheme
 
 
 def open_store(url: str, *, read_only: bool = False) -> EventStore:
@@ -41,6 +44,11 @@ def open_store(url: str, *, read_only: bool = False) -> EventStore:
 def open_bus(url: str) -> Bus:
     """The bus that a URL names, to be opened with `async with`. Errors: ConfigError."""
     return cast(Bus, _adapter(BUSES, "bus", url).from_url(url))
+
+
+def open_sender(takes: Callable[[str], bool]) -> Sender:
+    """What carries webhooks, to IP addresses that `takes` takes. Errors: ConfigError, if it is not installed."""
+    return cast(Sender, _adapter(SENDERS, "sender of webhooks", "https:").allowing(takes))
 
 
 def _adapter(group: str, what: str, url: str) -> Any:

@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"ports"},
     {"event_log", "grouping"},
     {"participant", "ledger", "repository", "projection"},
-    {"app", "cloudevents", "config", "edge", "strictjson", "topics", "urls"},
+    {"app", "cloudevents", "config", "edge", "strictjson", "topics", "urls", "webhooks"},
     {"runtime", "memory", "memory_log", "projecting"},
     {"checking", "testing"},
     {"operate"},

@@ -29,10 +29,11 @@ from ..event_log import EventLog
 from ..grouping import result_of
 from ..machine.instance import Instance, Status
 from ..machine.transition import Transition
-from ..ports import Bus, Clock, Counts, Result, Store
+from ..ports import Bus, Clock, Counts, Result, Sender, Store
 from ..projecting.pace import Pace
 from ..projecting.projections import Projections
 from ..topics import NO_SETTINGS, Topics, TopicSettings
+from ..webhooks import NO_WEBHOOK_SETTINGS, WebhookSettings
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Request, Verb
 from .admission import check_standing
 from .calls import Calls
@@ -46,17 +47,19 @@ from .listeners import Listeners, delivery
 from .mailbox import Mail
 from .pool import Pool
 from .relay import Relay
-from .routing import Distributor, Outcomes, Targets, targets
+from .routing import Audience, Distributor, Outcomes, Targets
 from .supervisor import Supervisor
 from .telling import tell
 from .timers import Timers
 from .trouble import Trouble
 from .waiting import WaitingRoom
 from .waking import Bell
+from .webhooks import Webhooks
 from .work import Work
 
 PRUNE_S = 60.0
 STORE_AGAIN_S = 1.0
+SINK_CALLS = 256  # deliveries to webhooks at a time
 NOBODY = "no saga or listener here wants it"
 _LIMITS = Limits()
 
@@ -140,6 +143,7 @@ class Engine:
     recovered    what was found in the store
     events       the store's streams of events
     projections  the app's read models
+    webhooks     who subscribes to boundary events
     """
 
     def __init__(
@@ -151,9 +155,13 @@ class Engine:
         clock: Clock | None = None,
         limits: Limits = _LIMITS,
         topics: TopicSettings = NO_SETTINGS,
+        webhooks: WebhookSettings = NO_WEBHOOK_SETTINGS,
+        sender: Sender | None = None,
         acting: bool = True,
     ) -> None:
-        """Nothing is opened yet. The clock is the machine's, if none is given; `topics` names those of the bus."""
+        """Nothing is opened yet. The clock is the machine's, if none is given; `topics` names those of the bus;
+        `webhooks` says where those may go, and `sender` carries them, if not the one that is installed.
+        """
         self.app = app
         self.store = store
         self.recovered = NOTHING_RECOVERED
@@ -162,6 +170,7 @@ class Engine:
         self.events: EventLog = EngineEvents(app, store, self._clock, self._append)
         self._limits = limits
         self._topics = Topics(app, topics)
+        self.webhooks = Webhooks(app, self.events, self._topics.source, self._clock, webhooks, sender)
         self._acting = acting
         self._changed = Bell()
         pace = Pace(limits.projected, self._has_work)
@@ -192,6 +201,8 @@ class Engine:
                 self.recovered = _recovered(await self.store.counts(self._clock.now()))
                 self._tasks = await opening.enter_async_context(anyio.create_task_group())
                 self._build(resources)
+                await self.webhooks.load()
+                opening.push_async_callback(self.webhooks.close)
                 self._closed = self._over = None
                 await self._start()
                 self._closing = opening.pop_all()
@@ -227,15 +238,28 @@ class Engine:
             self._work.out_of_time,
             self.events,
         )
+        self._sink_pool = Pool(self._tasks, SINK_CALLS, changed)
         self._listeners = Listeners(
-            app, resources, functions, self._pool, share, clock, self._committer.store, self.events
+            app,
+            resources,
+            functions,
+            self._pool,
+            share,
+            clock,
+            self._committer.store,
+            self.events,
+            self.webhooks,
+            self._sink_pool,
+            limits.handed,
         )
+        self._audience = Audience(app, self._topics, self.webhooks)
         self._timers = Timers(self.store, self._supervisor, self._listeners, clock, limits.timer_batch, changed)
         self._relay = Relay(
             app,
             self.store,
             self._bus,
             self._topics,
+            self._audience,
             self._supervisor,
             self._committer,
             self._distributor,
@@ -265,6 +289,9 @@ class Engine:
             self._committer.on_back = self._recover
             self._supervisor.prepare = self._relay.without_unwanted
             self._supervisor.is_away = self._relay.is_held_up
+            self.webhooks.on_paused = self._relay.hold
+            self.webhooks.on_resumed = self._relay.go_on
+            self.webhooks.on_removed = self._relay.drop
 
     async def _start(self) -> None:
         """The commit loops, and that which publishes, run until the end; the acting ones until a drain."""
@@ -365,7 +392,7 @@ class Engine:
     def _wanted(self, message: Envelope) -> Targets:
         match message.kind:
             case Kind.EVENT:
-                wanted = targets(self.app, message)
+                wanted = self._audience.of(message)
                 if not wanted:
                     raise BadMessage(f"{message.type}: {NOBODY}")
                 return wanted
@@ -456,6 +483,8 @@ class Engine:
             raise NotFound(f"there is no dead letter {dead_id}")
         envelope = letter.envelope or addressed(cloud_event(letter.raw, self._limits.body_bytes, self._limits.depth))
         if letter.listener:
+            if self.webhooks.is_one(letter.listener) and self.webhooks.find(letter.listener) is None:
+                raise NotFound(f"{letter.listener} was removed: drop its dead letters")
             row = delivery(envelope, letter.listener)
             await self._stored(Transition(at=self._clock.now(), put=(row,), dead_remove=(dead_id,)))
         elif envelope.saga:
@@ -464,6 +493,17 @@ class Engine:
         else:
             await self.accept(envelope)
             await self._stored(Transition(at=self._clock.now(), dead_remove=(dead_id,)))
+
+    async def redrive_webhook(self, name: str) -> int:
+        """Deliver again what a webhook did not take in all its attempts; how many. Errors: NotFound; NotAccepting."""
+        sink, after, count = self.webhooks.get(name).sink, 0, 0
+        while letters := await self.store.dead_letters(after, self._limits.page):
+            for letter in letters:
+                if letter.listener == sink:
+                    await self.redrive(letter.id)
+                    count += 1
+            after = letters[-1].id
+        return count
 
     async def drop_dead(self, ids: Sequence[int]) -> int:
         """Give up dead letters; how many there were. Errors: NotAccepting."""
@@ -566,7 +606,8 @@ class Engine:
 
     @property
     def _calls_are_done(self) -> bool:
-        return self._pool.is_idle and not self._calls.waiting and not self._listeners.held
+        is_idle = self._pool.is_idle and self._sink_pool.is_idle
+        return is_idle and not self._calls.waiting and not self._listeners.held
 
     def _has_work(self) -> bool:
         """Whether messages, commits or calls are under way; asked from other threads too."""
@@ -576,7 +617,7 @@ class Engine:
         """What is going on at this moment."""
         not_accepting, bus = _texts(self._store_troubles), self._bus_stats()
         return Stats(
-            in_flight=self._pool.running,
+            in_flight=self._pool.running + self._sink_pool.running,
             mailboxes=self._supervisor.mailboxes,
             commits=self._committer.commits,
             transitions=self._committer.transitions,
@@ -618,6 +659,7 @@ class Engine:
         self._changed.ring()
         self._relay.stop()
         self._pool.close()
+        self._sink_pool.close()
         for loop in self._loops:
             loop.cancel()
         with anyio.move_on_after(seconds):
@@ -627,7 +669,7 @@ class Engine:
     @property
     def _is_finishing(self) -> bool:
         is_storing = self._supervisor.pending or not self._committer.is_idle
-        return bool(self._pool.running or is_storing or self._relay.is_publishing)
+        return bool(self.stats().in_flight or is_storing or self._relay.is_publishing)
 
     def _committed(self, transition: Transition) -> None:
         tell(transition)

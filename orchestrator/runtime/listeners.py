@@ -1,11 +1,12 @@
-"""Delivers events to the listeners of this process: each on its own, in a sender's order, with persisted backoff."""
+"""Delivers events to listeners and sinks: each on its own, in a sender's order, with persisted backoff."""
 
 from __future__ import annotations
 
 import heapq
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,7 +23,11 @@ from ..ports import Clock
 from ..wire import DeadLetter, Envelope, Kind, Outgoing, Route
 from .functions import Functions, OutOfTime
 from .pool import Pool, Share, Worker
+from .sinks import Delivered, GivenUp, Kept, Later, Sink, Sinks
 from .texts import of_error, plain
+
+SINK_SHARE = 8  # deliveries to one sink at a time; one that fails is tried with one at a time
+SINK_HELD = 100  # deliveries for one sink in memory, beside those of one page; more stay in the store
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +49,8 @@ class Listeners:
     """Lanes of deliveries. The head of a lane is delivered, and what came of it committed, before the next one is.
 
     A delivery that fails stays at the head until its next attempt; other lanes and listeners go on. `commit` stores a
-    transition; the outbox rows that are stored and taken out come back by `add` and `forget`.
+    transition; the outbox rows that are stored and taken out come back by `add` and `forget`. Each listener has room
+    for its part of `handed` deliveries in memory, so that one that fails takes none from the others.
     """
 
     def __init__(
@@ -57,16 +63,26 @@ class Listeners:
         clock: Clock,
         commit: Callable[[Transition], None],
         events: EventLog,
+        sinks: Sinks,
+        sink_pool: Pool,
+        handed: int,
     ) -> None:
-        """Give each listener at most `share` workers of `pool`. `events` is the log that they append to."""
+        """Give each listener at most `share` workers of `pool`, each sink some of `sink_pool`. `events` is the log that
+        listeners append to.
+        """
+        self._sinks = sinks
+        self._sink_pool = sink_pool
+        self._room = max(1, handed // max(1, len(app.listeners)))
+        self._held: Counter[str] = Counter()
         self._events = events
         self._resources = resources
         self._functions = functions
         self._clock = clock
         self._commit = commit
         self._types = app.event_types
+        self._listeners = tuple(app.listeners)
         self._queues = {
-            listener.name: _Queue(listener, pool, share, self._deliver) for listener in app.listeners.values()
+            name: _Queue(pool, share, partial(self._deliver, listener)) for name, listener in app.listeners.items()
         }
         self._lanes: dict[Order, deque[Outgoing]] = {}
         self._lane_of: dict[str, Order] = {}
@@ -80,6 +96,24 @@ class Listeners:
         return len(self._lane_of)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of all listeners and sinks that there are."""
+        return (*self._listeners, *self._sinks.names())
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a listener or sink of this name."""
+        return name in self._listeners or self._sinks.find(name) is not None
+
+    def is_open(self, name: str) -> bool:
+        """Whether deliveries to it are to be begun: it is no sink that is paused."""
+        sink = self._sinks.find(name)
+        return sink is None or sink.is_open
+
+    def has_room(self, name: str) -> bool:
+        """Whether it takes another delivery into memory."""
+        return self._held[name] < (self._room if name in self._listeners else SINK_HELD)
+
+    @property
     def next_at(self) -> float | None:
         """When the next delayed delivery is due, in seconds since 1970."""
         while self._delayed and not self._is_head(self._delayed[0][2]):
@@ -88,10 +122,16 @@ class Listeners:
 
     def add(self, outgoing: Outgoing) -> None:
         """Deliver this after what is in its lane; the next attempt of the head takes the head's place."""
-        if outgoing.listener not in self._queues:
-            self._bury(outgoing, f"there is no listener {outgoing.listener} here", "")
+        if not self.knows(outgoing.listener):
+            if self._sinks.is_one(outgoing.listener):  # somebody removed it, with what it had not delivered
+                self._commit(Transition(at=self._clock.now(), remove=(outgoing.name,)))
+            else:
+                self._bury(outgoing, f"there is no listener {outgoing.listener} here", "")
             return
-        order = self._lane_of.setdefault(outgoing.name, (outgoing.listener, _lane(outgoing)))
+        if outgoing.name not in self._lane_of:
+            self._lane_of[outgoing.name] = (outgoing.listener, _lane(outgoing))
+            self._held[outgoing.listener] += 1
+        order = self._lane_of[outgoing.name]
         lane = self._lanes.setdefault(order, deque())
         if lane and lane[0].name == outgoing.name:
             lane[0] = outgoing
@@ -105,6 +145,7 @@ class Listeners:
         order = self._lane_of.pop(name, None)
         if order is None:
             return
+        self._held[order[0]] -= 1
         lane = self._lanes[order]
         assert lane[0].name == name, "only the head of a lane is settled"
         lane.popleft()
@@ -113,12 +154,24 @@ class Listeners:
         else:
             del self._lanes[order]
 
+    def let_go(self, listener: str) -> list[str]:
+        """Forget all deliveries to one, whose rows stay in the store; their names. What runs goes on."""
+        names = [name for name, order in self._lane_of.items() if order[0] == listener]
+        for name in names:
+            self._lanes.pop(self._lane_of.pop(name), None)
+        self._held.pop(listener, None)
+        self._delayed = [delayed for delayed in self._delayed if delayed[2].listener != listener]
+        heapq.heapify(self._delayed)
+        if listener not in self._listeners:
+            self._queues.pop(listener, None)
+        return names
+
     def let_out(self, now: float) -> None:
         """Deliver what was delayed until `now`."""
         while self._delayed and self._delayed[0][0] <= now:
             _, _, outgoing = heapq.heappop(self._delayed)
             if self._is_head(outgoing):
-                self._queues[outgoing.listener].add(outgoing)
+                self._queue(outgoing.listener).add(outgoing)
 
     def _is_head(self, outgoing: Outgoing) -> bool:
         order = self._lane_of.get(outgoing.name)
@@ -129,11 +182,37 @@ class Listeners:
             heapq.heappush(self._delayed, (outgoing.due_at, next(self._numbers), outgoing))
             self.on_delayed()
         else:
-            self._queues[outgoing.listener].add(outgoing)
+            self._queue(outgoing.listener).add(outgoing)
+
+    def _queue(self, name: str) -> _Queue:
+        queue = self._queues.get(name)
+        if queue is None:
+            sink = self._sinks.find(name)
+            assert sink is not None, "what is in a lane is for somebody who is there"
+            queue = self._queues[name] = _Queue(self._sink_pool, SINK_SHARE, partial(self._carry, sink))
+        return queue
 
     # One delivery.
 
-    async def _deliver(self, worker: Worker, listener: Listener[Any], outgoing: Outgoing) -> None:
+    async def _carry(self, sink: Sink, worker: Worker, outgoing: Outgoing) -> None:
+        """To a sink. While it runs the delivery may be let go, and then read from the store again."""
+        if not self._is_head(outgoing):
+            return
+        verdict = await sink.deliver(worker, outgoing)
+        if queue := self._queues.get(sink.name):
+            queue.share.resize(SINK_SHARE if isinstance(verdict, Delivered) else 1)
+        now = self._clock.now()
+        match verdict:
+            case Delivered():
+                self._commit(Transition(at=now, remove=(outgoing.name,)))
+            case Later() if self._is_head(outgoing):
+                self._commit(Transition(at=now, put=(_again(outgoing, now + verdict.seconds),)))
+            case GivenUp() if self._is_head(outgoing):
+                self._bury(outgoing, verdict.reason, verdict.error)
+            case Later() | GivenUp() | Kept():
+                pass
+
+    async def _deliver(self, listener: Listener[Any], worker: Worker, outgoing: Outgoing) -> None:
         if not self._is_head(outgoing):
             return
         event = outgoing.envelope
@@ -177,6 +256,7 @@ class Listeners:
             correlation_id=cause.correlation_id or cause.id,
             causation_id=cause.id,
             traceparent=cause.traceparent,
+            key=cause.key,  # so that what follows from events in order stays in order
         )
         return Outgoing(name=envelope.id, route=Route.EVENT, envelope=envelope, sender=outgoing.sender)
 
@@ -186,8 +266,7 @@ class Listeners:
         if delay is None:
             self._bury(outgoing, f"listener {listener.name} failed {attempt} times", error)
             return
-        later = replace(outgoing, envelope=replace(outgoing.envelope, attempt=attempt + 1), due_at=now + delay)
-        self._commit(Transition(at=now, put=(later,)))
+        self._commit(Transition(at=now, put=(_again(outgoing, now + delay),)))
 
     def _bury(self, outgoing: Outgoing, reason: str, error: str) -> None:
         now = self._clock.now()
@@ -197,27 +276,25 @@ class Listeners:
 
 
 class _Queue:
-    """What one listener has to do: heads of its lanes."""
+    """What one listener or sink has to do: heads of its lanes."""
 
-    def __init__(
-        self,
-        listener: Listener[Any],
-        pool: Pool,
-        share: int,
-        deliver: Callable[[Worker, Listener[Any], Outgoing], Awaitable[None]],
-    ) -> None:
-        self._listener = listener
+    def __init__(self, pool: Pool, share: int, deliver: Callable[[Worker, Outgoing], Awaitable[None]]) -> None:
         self._deliver = deliver
         self._heads: deque[Outgoing] = deque()
-        self._share = Share(pool, share, self._take, self._heads)
+        self.share = Share(pool, share, self._take, self._heads)
 
     def add(self, outgoing: Outgoing) -> None:
         self._heads.append(outgoing)
-        self._share.more()
+        self.share.more()
 
     async def _take(self, worker: Worker) -> None:
         if self._heads:
-            await self._deliver(worker, self._listener, self._heads.popleft())
+            await self._deliver(worker, self._heads.popleft())
+
+
+def _again(outgoing: Outgoing, due_at: float) -> Outgoing:
+    """The row of the next attempt, in the place of this one."""
+    return replace(outgoing, envelope=replace(outgoing.envelope, attempt=outgoing.envelope.attempt + 1), due_at=due_at)
 
 
 def _lane(outgoing: Outgoing) -> str:

@@ -121,6 +121,12 @@ class Share:
             self._coming += 1
             self._pool.submit(self._run)
 
+    def resize(self, size: int) -> None:
+        """At most so many calls at a time from now on."""
+        self._size = size
+        while self._taken < self._size and len(self._waiting) > self._coming:
+            self.more()
+
     async def _run(self, worker: Worker) -> None:
         self._coming -= 1
         try:

@@ -22,14 +22,14 @@ from ..cloudevents import text_headers, to_cloud_event
 from ..config import Limits
 from ..errors import BadMessage, BusUnavailable, StoreUnavailable
 from ..machine.transition import Outcome, Transition
-from ..ports import Bus, BusMessage, Clock, Due, NotTaken, Store
+from ..ports import MAX_ROW_ID, Bus, BusMessage, Clock, Due, NotTaken, Store
 from ..topics import Topics
 from ..wire import DeadLetter, Envelope, Outgoing, Route
 from .calls import Calls, failed, failure_instead
 from .committer import Committer
 from .listeners import Listeners
 from .mailbox import Mail
-from .routing import NOWHERE, Distributor, Outcomes, targets
+from .routing import NOWHERE, Audience, Distributor, Outcomes
 from .supervisor import Supervisor
 from .trouble import Trouble
 from .waking import Bell, Wakeup
@@ -39,11 +39,16 @@ REFUSED_AGAIN_S = 1.0
 
 
 class Lane(Enum):
-    """Where rows of the outbox are bound for, so that one that is stopped up leaves room for the others."""
+    """Where rows of the outbox are bound for, so that one that is stopped up leaves room for the others. Each listener
+    and each sink has a lane of its own, which is its name.
+    """
 
     HERE = auto()  # instances and participants of this process
-    LISTENERS = auto()
+    NOBODY = auto()  # listeners and sinks that are gone
     BUS = auto()
+
+
+Bound = Lane | str
 
 
 class Relay:
@@ -55,6 +60,7 @@ class Relay:
         store: Store,
         bus: Bus | None,
         topics: Topics,
+        audience: Audience,
         supervisor: Supervisor,
         committer: Committer,
         distributor: Distributor,
@@ -90,9 +96,10 @@ class Relay:
         self._to_publish: dict[str, _Parcel] = {}  # by the row's name
         self._refused: dict[str, _Parcel] = {}  # by the broker, for now
         self._refused_names: dict[str, None] = {}  # of these, and of those that are offered again
-        self._spills = {
+        self._audience = audience
+        self._spills: dict[Bound, _Spill] = {
             Lane.HERE: _Spill(self._has_room_here),
-            Lane.LISTENERS: _Spill(self._has_room_for_listeners),
+            Lane.NOBODY: _Spill(lambda: True),
             Lane.BUS: _Spill(self._has_room_to_publish),
         }
         self._wakeup = Wakeup()
@@ -102,7 +109,7 @@ class Relay:
     @property
     def is_idle(self) -> bool:
         """Whether no row is left that waits for anything but an answer."""
-        return not (self._to_publish or self._refused) and not any(spill.is_open for spill in self._spills.values())
+        return not (self._to_publish or self._refused) and not self._open_spills()
 
     @property
     def under_way(self) -> int:
@@ -132,9 +139,7 @@ class Relay:
         return self.trouble.since is not None or name in self._refused_names
 
     def without_unwanted(self, transition: Transition) -> Transition:
-        """The transition without the events that nobody here wants, when there is no bus: they need not be stored."""
-        if self._bus is not None:
-            return transition
+        """The transition without the events that go to no bus and that nobody here wants: they need not be stored."""
         unwanted = [row for row in transition.put if row.route is Route.EVENT and not self._is_wanted(row)]
         if not unwanted:
             return transition
@@ -149,9 +154,30 @@ class Relay:
 
     def rescan(self) -> None:
         """Look through the whole outbox: at the start, and when nothing is known of the last writes."""
-        for spill in self._spills.values():
-            spill.open(from_start=True)
+        for bound in (*Lane, *self._listeners.names):
+            self._spill(bound).open(from_start=True)
         self._wakeup.set()
+
+    def hold(self, sink: str) -> None:
+        """Leave what a sink is to have in the store: it is paused."""
+        for name in self._listeners.let_go(sink):
+            self._under_way.pop(name, None)
+        self._spill(sink).open(from_start=True)
+
+    def go_on(self, sink: str) -> None:
+        """Hand over what was left for a sink that was paused."""
+        self._spill(sink).open(from_start=True)
+        self._wakeup.set()
+        self._changed.ring()
+
+    def drop(self, sink: str) -> None:
+        """Take out what a sink had not got: it was removed."""
+        for name in self._listeners.let_go(sink):
+            self._under_way.pop(name, None)
+        self._spills.pop(sink, None)
+        self._spills[Lane.NOBODY].open(from_start=True)
+        self._wakeup.set()
+        self._changed.ring()
 
     def stop(self) -> None:
         """Hand over nothing more but answers to others, who wait for them: the rest stays in the store."""
@@ -165,11 +191,10 @@ class Relay:
     async def run(self) -> None:
         """Hand over what was left in the store, when there is room."""
         while True:
-            open_ones = [lane for lane, spill in self._spills.items() if spill.is_open]
-            with_room = [lane for lane in open_ones if self._spills[lane].has_room()]
-            for lane in with_room:
-                await self._read_page(lane)
+            open_ones = self._open_spills()
+            with_room = [spill for spill in open_ones if spill.has_room()]
             if with_room:
+                await self._read_pages(with_room)
                 self._changed.ring()
             elif open_ones:
                 await self._changed.wait()
@@ -266,7 +291,10 @@ class Relay:
     # One row.
 
     def _is_wanted(self, row: Outgoing) -> bool:
-        return row.envelope.type in self._app.routes or row.envelope.type in self._app.listening
+        return self._is_published(row) or self._audience.wants(row.envelope)
+
+    def _is_published(self, row: Outgoing) -> bool:
+        return self._bus is not None and self._topics.is_published(row.envelope.type)
 
     def _settled(self, name: str) -> None:
         self._under_way.pop(name, None)
@@ -279,7 +307,7 @@ class Relay:
     def _hand_over(self, row: Outgoing, *, is_fresh: bool) -> None:
         if self._is_stopped and row.route is not Route.REPLY:
             return
-        spill = self._spills[self._lane(row)]
+        spill = self._spill(self._bound(row))
         if is_fresh and row.name not in self._under_way and (spill.is_open or not spill.has_room()):
             spill.open()
             self._wakeup.set()
@@ -301,11 +329,13 @@ class Relay:
             case Route.REPLY:
                 self._publish(row, partial(self._has_gone, row))
 
-    def _lane(self, row: Outgoing) -> Lane:
+    def _bound(self, row: Outgoing) -> Bound:
         match row.route:
             case Route.LISTENER:
-                return Lane.LISTENERS
-            case Route.EVENT | Route.REPLY:
+                return row.listener if self._listeners.knows(row.listener) else Lane.NOBODY
+            case Route.EVENT:
+                return Lane.BUS if self._is_published(row) else Lane.HERE
+            case Route.REPLY:
                 return Lane.BUS if self._bus is not None else Lane.HERE
             case Route.COMMAND if not (row.reply_to or self._calls.takes(row.envelope.type)):
                 return Lane.BUS if self._bus is not None else Lane.HERE
@@ -326,7 +356,7 @@ class Relay:
         """Its row is taken out by the commit of the only one who wants it, or else when all who want it have it."""
         event = row.envelope
         try:
-            wanted = targets(self._app, event)
+            wanted = self._audience.of(event)
         except BadMessage as error:
             letter = DeadLetter(at=self._clock.now(), reason=str(error), envelope=event)
             self._committer.store(Transition(at=letter.at, outcome=Outcome.DEAD, dead=(letter,)))
@@ -336,7 +366,7 @@ class Relay:
             if row.name in self._under_way and not isinstance(told, Exception):
                 self._committer.take_out(row.name)
 
-        is_published = self._bus is not None
+        is_published = self._is_published(row)
         if not wanted and not is_published:
             self._committer.take_out(row.name)
             return
@@ -348,7 +378,7 @@ class Relay:
     def _distribute(self, row: Outgoing) -> None:
         """Bring an event to who wants it here; its row stays, and with it what is to be said of a bad one."""
         with suppress(BadMessage):
-            if wanted := targets(self._app, row.envelope):
+            if wanted := self._audience.of(row.envelope):
                 self._distributor.distribute(row.envelope, wanted, _nothing, row=row, others=1)
 
     def _has_gone(self, row: Outgoing) -> None:
@@ -365,33 +395,60 @@ class Relay:
     def _has_room_here(self) -> bool:
         return self._calls.waiting + self._supervisor.pending < self._limits.handed
 
-    def _has_room_for_listeners(self) -> bool:
-        return self._listeners.held < self._limits.handed
-
     def _has_room_to_publish(self) -> bool:
         return len(self._to_publish) + len(self._refused) < self._limits.handed
 
-    async def _read_page(self, lane: Lane) -> None:
-        """Hand over one page of the store. A row that is taken out while the page is read must not come back."""
-        spill = self._spills[lane]
-        spill.begin_page()
+    def _spill(self, bound: Bound) -> _Spill:
+        spill = self._spills.get(bound)
+        if spill is None:
+            assert isinstance(bound, str)
+            is_open, has_room = self._listeners.is_open, self._listeners.has_room
+            spill = _Spill(lambda: has_room(bound), lambda: is_open(bound), retried_first=True)
+            self._spills[bound] = spill
+        return spill
+
+    def _open_spills(self) -> list[_Spill]:
+        """Those of which something is to be handed over, now or when there is room."""
+        return [spill for spill in self._spills.values() if spill.is_open and spill.is_moving()]
+
+    async def _read_pages(self, spills: Sequence[_Spill]) -> None:
+        """Read one page for each of them. Those that stand near each other, as all do at the start, share it."""
+        left = sorted(spills, key=lambda spill: spill.after)
+        while left:
+            until = await self._read_page(left)
+            if until is None:
+                return
+            left = [spill for spill in left if spill.after > until]
+
+    async def _read_page(self, spills: Sequence[_Spill]) -> int | None:
+        """Hand over one page of the store, the one after the first of these spills. Returns its last position, or None
+        if it cannot be read. A row that is taken out while the page is read must not come back.
+        """
+        after = spills[0].after
+        for spill in spills:
+            spill.begin_page()
         self._taken_out = {}
         try:
-            rows = await self._store.due(math.inf, self._limits.page, spill.after)
+            rows = await self._store.due(math.inf, self._limits.page, after)
         except StoreUnavailable as error:
             self._reading.begins(error)
             await self._reading.pause()
-            return
+            return None
         finally:
             taken_out, self._taken_out = self._taken_out, None
         self._reading.ends()
-        mine = [due for due in rows if self._lane(due.outgoing) is lane]
-        if lane is Lane.LISTENERS:
-            mine.sort(key=lambda due: (due.outgoing.envelope.time, due.position))  # a retried row stands far behind
-        for due in mine:
-            if due.outgoing.name not in self._under_way and due.outgoing.name not in taken_out:
-                self._hand_over(due.outgoing, is_fresh=False)
-        spill.end_page(rows, self._limits.page)
+        until = rows[-1].position if rows else after
+        is_last = len(rows) < self._limits.page
+        reading = [spill for spill in spills if is_last or spill.after < until]
+        for due in rows:
+            row = due.outgoing
+            spill = self._spill(self._bound(row))
+            is_out = row.name in self._under_way or row.name in taken_out
+            if spill in reading and spill.takes(due) and not is_out:
+                self._hand_over(row, is_fresh=False)
+        for spill in reading:
+            spill.end_page(until, is_last)
+        return until if not is_last else MAX_ROW_ID
 
 
 class _Parcel(Struct, frozen=True, eq=False):
@@ -413,15 +470,23 @@ def _nothing(told: object) -> None: ...
 
 
 class _Spill:
-    """The rows of some routes that were left in the store because memory was full: from a position to the end.
+    """The rows of one lane that were left in the store because memory was full: from a position to the end.
 
     Once something is left, all that comes later is left too, until the reading has caught up: so the order is kept.
+    With `retried_first` a reading from the start goes through the store twice, first for what was tried before: such a
+    row is the head of its sender's lane, and by its position it stands far behind. While it is not `is_moving`, nothing
+    is read.
     """
 
-    def __init__(self, has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self, has_room: Callable[[], bool], is_moving: Callable[[], bool] = lambda: True, *, retried_first: bool = False
+    ) -> None:
         self.has_room = has_room
+        self.is_moving = is_moving
         self.is_open = False
         self.after = 0
+        self._retried_first = retried_first
+        self._only_retried = False
         self._grew = False
 
     def open(self, *, from_start: bool = False) -> None:
@@ -429,13 +494,19 @@ class _Spill:
         self.is_open = self._grew = True
         if from_start:
             self.after = 0
+            self._only_retried = self._retried_first
 
     def begin_page(self) -> None:
         self._grew = False
 
-    def end_page(self, rows: Sequence[Due], page: int) -> None:
+    def takes(self, due: Due) -> bool:
+        """Whether this row of its lane is to be handed over now."""
+        return due.position > self.after and (due.outgoing.envelope.attempt > 1 or not self._only_retried)
+
+    def end_page(self, until: int, is_last: bool) -> None:
         """It has caught up when the page was the last, unless more was left while it was read."""
-        if rows:
-            self.after = rows[-1].position
-        if len(rows) < page and not self._grew:
+        self.after = max(self.after, until)
+        if is_last and self._only_retried:
+            self._only_retried, self.after = False, 0
+        elif is_last and not self._grew:
             self.is_open = False

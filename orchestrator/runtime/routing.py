@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..app import App
 from ..errors import BadMessage
 from ..machine.transition import Outcome, Transition
 from ..messages import decode
 from ..ports import Clock
+from ..recorded import Append
+from ..topics import Topics
 from ..wire import Address, Envelope, Outgoing
 from .committer import Committer
 from .listeners import delivery
 from .mailbox import Mail
+from .sinks import Sinks
 from .supervisor import Supervisor
 
 
 class Targets(Struct, frozen=True, gc=False):
-    """Where one event goes within this process: addressed copies for instances, and names of listeners."""
+    """Where one event goes within this process: addressed copies for instances, names of listeners and sinks, and the
+    stream that it is appended to.
+    """
 
     letters: tuple[Envelope, ...] = ()
     listeners: tuple[str, ...] = ()
+    stream: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.letters or self.listeners)
+        return bool(self.letters or self.listeners or self.stream)
 
 
 NOWHERE = Targets()
@@ -52,6 +59,33 @@ def targets(app: App[Any], event: Envelope) -> Targets:
     if not vias and not listeners:
         raise BadMessage(f"{event.type} {event.id}: none of its keys is given ({', '.join(f for _, f in routes)})")
     return Targets(tuple(event.to(address, via) for address, via in vias.items()), listeners)
+
+
+class Audience:
+    """Everyone who wants the events of an app: its sagas and listeners; of boundary events the sinks that are there at
+    the moment, and the log, if it is to have them.
+    """
+
+    def __init__(self, app: App[Any], topics: Topics, sinks: Sinks) -> None:
+        """`topics` says whether the log is to have them."""
+        self._app = app
+        self._topics = topics
+        self._sinks = sinks
+
+    def of(self, event: Envelope) -> Targets:
+        """Everyone who wants the event. Errors: BadMessage, as `targets`."""
+        wanted = targets(self._app, event)
+        sinks, stream = self._outside(event)
+        if not (sinks or stream):
+            return wanted
+        return Targets(wanted.letters, (*wanted.listeners, *sinks), stream)
+
+    def wants(self, event: Envelope) -> bool:
+        """Whether anybody does, as far as its type says."""
+        return event.type in self._app.routes or event.type in self._app.listening or any(self._outside(event))
+
+    def _outside(self, event: Envelope) -> tuple[Sequence[str], str]:
+        return self._sinks.wanting(event), self._topics.stream(event.type)
 
 
 def _key(event: Envelope, field: str, value: object) -> str | None:
@@ -117,7 +151,7 @@ class Distributor:
         """Bring an event to all who want it. `row`: the outbox row it came from; the commit of the only one who wants
         it takes it out, else `settled` is to. `others`: how many more will report to the Distribution.
         """
-        parts = len(wanted.letters) + bool(wanted.listeners) + others
+        parts = len(wanted.letters) + bool(wanted.listeners) + bool(wanted.stream) + others
         distribution = Distribution(parts, settled)
         remove = (row.name,) if row is not None and parts == 1 else ()
         for letter in wanted.letters:
@@ -128,4 +162,7 @@ class Distributor:
             seen = tuple((name, event.id) for name in wanted.listeners)
             transition = Transition(at=self._clock.now(), put=put, seen=seen)
             self._committer.store(transition, distribution.part(*wanted.listeners))
+        if wanted.stream:
+            append = Append(wanted.stream, None, (replace(event, attempt=0),))
+            self._committer.store(Transition(at=self._clock.now(), appends=(append,)), distribution.part())
         return distribution

@@ -134,7 +134,7 @@ async def test_more_deliveries_than_memory_holds_are_left_in_the_store() -> None
             await engine.accept(event(OrderFulfilled(str(number))))
         await anyio.sleep(0.01)
         assert engine.stats().outbox < 15
-        assert (await store.counts(0)).outbox > 30
+        assert (await store.counts(0)).outbox == 30  # `count` has had its own
         world.gate.set()
         await engine.until_idle()
     mails = [told for told in world.told if told.startswith("mail")]
