@@ -12,7 +12,7 @@ from .lazy import load_when_used
 if TYPE_CHECKING:
     from .aggregate import Aggregate, apply
     from .app import App, load_app
-    from .config import Limits, Settings
+    from .config import Limits, Settings, WebhookSettings
     from .context import Handling, delivery, now, unique_id
     from .errors import (
         AppError,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         NoStore,
         NotAccepting,
         NotFound,
+        NotSent,
         OrchestratorError,
         Refused,
         RetryAfter,
@@ -76,6 +77,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "config": (
         "Limits",
         "Settings",
+        "WebhookSettings",
     ),
     "context": (
         "Handling",
@@ -94,6 +96,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "NoStore",
         "NotAccepting",
         "NotFound",
+        "NotSent",
         "OrchestratorError",
         "Refused",
         "RetryAfter",
@@ -213,6 +216,7 @@ __all__ = [
     "NoStore",
     "NotAccepting",
     "NotFound",
+    "NotSent",
     "Once",
     "Orchestrator",
     "OrchestratorError",
@@ -242,6 +246,7 @@ __all__ = [
     "Unwound",
     "VersionConflict",
     "Wait",
+    "WebhookSettings",
     "apply",
     "days",
     "delivery",

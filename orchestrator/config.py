@@ -62,6 +62,20 @@ class Limits(MachineLimits, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     store_full_s: Seconds = 5.0
 
 
+class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where webhooks may go.
+
+    allow   networks, such as "10.1.0.0/16", that receivers may be in although they are not public
+    http    whether http:// is taken too, for all webhooks
+    """
+
+    allow: tuple[str, ...] = ()
+    http: bool = False
+
+
+NO_WEBHOOK_SETTINGS = WebhookSettings()
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings, as the command line, `ORCHESTRATOR_*` and `orchestrator.toml` name them.
 
@@ -73,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level    the least that is logged
     topics   see TopicSettings: how the topics of the bus are named; `[topics]` in a file, `ORCHESTRATOR_TOPICS__PREFIX`
              in the environment, where a table is given as JSON
+    webhooks see WebhookSettings: where webhooks may go; `[webhooks]` in a file
     limits   see Limits; `limits.mailbox` in a flag's name, `ORCHESTRATOR_LIMITS__MAILBOX` in the environment
     """
 
@@ -83,6 +98,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Literal["auto", "text", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
     topics: TopicSettings = NO_SETTINGS
+    webhooks: WebhookSettings = NO_WEBHOOK_SETTINGS
     limits: Limits = Limits()
 
 
@@ -125,7 +141,7 @@ class _Given(Struct, frozen=True):
     strict: bool = False  # numbers are numbers, not text
 
 
-_TABLES: dict[str, type[Struct]] = {"topics": TopicSettings, "limits": Limits}
+_TABLES: dict[str, type[Struct]] = {"topics": TopicSettings, "webhooks": WebhookSettings, "limits": Limits}
 
 
 def _fields() -> dict[str, Any]:
@@ -142,7 +158,7 @@ def _fields() -> dict[str, Any]:
 
 _TYPES = _fields()
 _NAMES = tuple(_TYPES)
-_AS_JSON = frozenset({"topics.routes", "topics.plain"})
+_AS_JSON = frozenset({"topics.routes", "topics.plain", "webhooks.allow"})
 
 
 def _defaults(path: Path | None, cwd: Path) -> dict[str, Any]:
@@ -235,7 +251,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 def _file(path: Path, table: dict[str, Any]) -> dict[str, _Given]:
     flat = {name: value for name, value in table.items() if name not in _TABLES}
-    for name, example in (("topics", 'prefix = "shop."'), ("limits", "mailbox = 500")):
+    for name, example in (("topics", 'prefix = "shop."'), ("webhooks", "http = true"), ("limits", "mailbox = 500")):
         inner = _table(table, name) if name in table else {}
         if inner is None:
             raise ConfigError(f"{name} in {path} is not a table: write [{name}] and a line for each, as `{example}`")

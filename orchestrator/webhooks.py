@@ -43,20 +43,6 @@ PAUSE_AFTER = 5  # and so many failures
 QUEUES_S = 7 * 86_400.0  # a paused webhook keeps what comes for so long
 
 
-class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where webhooks may go.
-
-    allow   networks, such as "10.1.0.0/16", that receivers may be in although they are not public
-    http    whether http:// is taken too, for all webhooks
-    """
-
-    allow: tuple[str, ...] = ()
-    http: bool = False
-
-
-NO_WEBHOOK_SETTINGS = WebhookSettings()
-
-
 # What happens to a subscription.
 
 
@@ -67,7 +53,7 @@ class WebhookEvent(Event, type="$webhook"):
 
 
 class WebhookAdded(WebhookEvent, type="$webhook.added"):
-    """`types`: wire types, or `user.*` for all that begin so; none: all boundary events. `insecure`: http:// is fine."""
+    """`types`: wire types, or `user.*` for all that begin so; none: all boundary events. `insecure`: http:// too."""
 
     url: str
     secret: Secret[str]
@@ -394,8 +380,14 @@ def shown_url(url: str) -> str:
 
 # Where a request may go.
 
-_WIRE_SERVER = IPv4Address("168.63.129.16")  # of Azure: a public address that only the machine's own host answers
-_TRANSLATED = ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48")
+# Public by their registry, and yet answered by the network one is in, or by who is written in them.
+_NOT_PUBLIC = (
+    ip_network("168.63.129.16/32"),  # the wire server of Azure
+    ip_network("192.0.0.0/24"),  # of protocols; Oracle's metadata for one. Python's releases differ about it
+    ip_network("2001::/23"),  # Teredo and other protocols
+    ip_network("2002::/16"),  # 6to4: an IPv4 address is written in it
+)
+_UNICAST = ip_network("2000::/3")  # the part of IPv6 that is given out
 
 
 class Networks:
@@ -419,11 +411,6 @@ class Networks:
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    if isinstance(address, IPv6Address) and _hides_another(address):
+    if isinstance(address, IPv6Address) and address not in _UNICAST:
         return False
-    return address.is_global and not address.is_multicast and address != _WIRE_SERVER
-
-
-def _hides_another(address: IPv6Address) -> bool:
-    """Whether what is sent there may go to an IPv4 address that is written in it."""
-    return bool(address.sixtofour or address.teredo) or any(address in network for network in _TRANSLATED)
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)

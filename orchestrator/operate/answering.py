@@ -12,11 +12,14 @@ from ..errors import OrchestratorError
 from ..machine.transition import Transition
 from ..projecting.files import Pause
 from ..runtime.engine import Engine
+from ..webhooks import Webhook
 from ..wire import Address
 from .protocol import (
     Act,
+    AddWebhook,
     Answer,
     Ask,
+    ChangeWebhook,
     Counted,
     DropDead,
     DropWaiting,
@@ -28,9 +31,13 @@ from .protocol import (
     ProjectionVerb,
     Prune,
     Redrive,
+    RotateWebhook,
     Sent,
     Taken,
     Target,
+    TestWebhook,
+    WebhookTested,
+    WebhookTold,
     problem,
 )
 
@@ -50,6 +57,20 @@ async def answer(engine: Engine, limits: Limits, ask: Ask, who: str) -> Answer:
                 return Counted(await engine.drop_dead(ask.ids))
             case DropWaiting():
                 return Counted(await engine.drop_waiting(ask.ids))
+            case AddWebhook():
+                added = await engine.webhooks.add(
+                    ask.url, name=ask.name, types=ask.types, secret=ask.secret, insecure=ask.insecure, who=who
+                )
+                return _told(added, ask.secret)
+            case RotateWebhook():
+                return _told(
+                    await engine.webhooks.rotate(ask.name, ask.secret, at_once=ask.at_once, who=who), ask.secret
+                )
+            case TestWebhook():
+                tested = await engine.webhooks.test(ask.name)
+                return WebhookTested(tested.status, tested.problem)
+            case ChangeWebhook():
+                return await _change(engine, ask, who)
             case Prune():
                 return Counted(await engine.store.prune(time.time(), ask.ended_before))
             case Project():
@@ -58,6 +79,24 @@ async def answer(engine: Engine, limits: Limits, ask: Ask, who: str) -> Answer:
                 raise OrchestratorError("only a daemon answers to a ping")
     except OrchestratorError as error:
         return problem(error)
+
+
+async def _change(engine: Engine, ask: ChangeWebhook, who: str) -> Answer:
+    match ask.what:
+        case "redrive":
+            return Counted(await engine.redrive_webhook(ask.name))
+        case "pause":
+            await engine.webhooks.pause(ask.name, ask.why, who)
+        case "resume":
+            await engine.webhooks.resume(ask.name, who)
+        case "remove":
+            await engine.webhooks.remove(ask.name, who)
+    return WebhookTold(ask.name)
+
+
+def _told(webhook: Webhook, given: str) -> WebhookTold:
+    """Its secret is told to who has not given it, this once."""
+    return WebhookTold(webhook.name, "" if given else webhook.keys[0].secret.reveal())
 
 
 async def _emit(engine: Engine, limits: Limits, ask: Emit, who: str) -> Taken:

@@ -73,7 +73,14 @@ async def _opened(stack: AsyncExitStack, app: App, settings: Settings) -> Engine
     while True:
         bus = open_bus(settings.bus) if settings.bus else None
         try:
-            engine = Engine(app, open_store(settings.store), bus, limits=settings.limits, topics=settings.topics)
+            engine = Engine(
+                app,
+                open_store(settings.store),
+                bus,
+                limits=settings.limits,
+                topics=settings.topics,
+                webhooks=settings.webhooks,
+            )
             return await stack.enter_async_context(engine)
         except StoreLocked as error:
             path = store_file(settings.store)

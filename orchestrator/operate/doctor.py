@@ -8,12 +8,15 @@ import shutil
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
 from msgspec import Struct
 
+from ..errors import ConfigError
+from ..urls import open_sender
+from ..webhooks import Webhook, shown_url
 from .output import size
 from .view import ProjectionView
 
@@ -79,6 +82,26 @@ def projection(it: ProjectionView) -> Finding:
     if it.paused is not None:
         return Finding(f"projection {it.name}", Health.WARNING, f"paused by {it.paused.by}, {it.behind} events behind")
     return Finding(f"projection {it.name}", Health.OK, f"{it.state}, {it.behind} events behind")
+
+
+def webhooks(found: Iterable[Webhook], command: Callable[..., str]) -> Iterator[Finding]:
+    """Webhooks, and whether what sends them is installed. `command` gives a command line of theirs."""
+    for webhook in found:
+        name = f"webhook {webhook.name}"
+        if webhook.paused_at is not None:
+            why = f": {webhook.why}" if webhook.why else ""
+            yield Finding(name, Health.WARNING, f"paused{why}; `{command('resume', webhook.name)}` lets it go on")
+        elif webhook.failing is not None:
+            what = f"failing: {webhook.failing.error}; `{command('test', webhook.name)}` tries it now"
+            yield Finding(name, Health.WARNING, what)
+        elif webhook.url.startswith("http:"):
+            yield Finding(name, Health.WARNING, "http: everybody on the way can read and change what it gets")
+        else:
+            yield Finding(name, Health.OK, shown_url(webhook.url))
+    try:
+        open_sender(lambda address: False)
+    except ConfigError as error:
+        yield Finding("webhooks", Health.FAILED, str(error))
 
 
 def clock(now: float, newest: float) -> Finding:

@@ -29,7 +29,12 @@ class Own:
     def __init__(self, app: App, settings: Settings) -> None:
         """Nothing is opened yet."""
         self._engine = Engine(
-            app, open_store(settings.store), limits=settings.limits, topics=settings.topics, acting=False
+            app,
+            open_store(settings.store),
+            limits=settings.limits,
+            topics=settings.topics,
+            webhooks=settings.webhooks,
+            acting=False,
         )
         self._limits = settings.limits
         self._who = user_name(os.geteuid())

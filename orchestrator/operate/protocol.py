@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -109,7 +109,60 @@ class Project(_Said, frozen=True, tag="project"):
     why: str = ""
 
 
-Ask = Ping | Emit | Act | Redrive | DropDead | DropWaiting | Prune | Project
+class AddWebhook(_Said, frozen=True, tag="add_webhook", kw_only=True):
+    """Send boundary events of these types (none: all) to a URL. An empty secret: make one. Answered by WebhookTold."""
+
+    url: str
+    name: str = ""
+    types: tuple[str, ...] = ()
+    secret: str = ""
+    insecure: bool = False
+
+    def __repr__(self) -> str:
+        return f"AddWebhook({self.name!r})"
+
+
+class ChangeWebhook(_Said, frozen=True, tag="change_webhook"):
+    """Do this to a webhook. Answered by WebhookTold, redrive by Counted."""
+
+    name: str
+    what: Literal["pause", "resume", "remove", "redrive"]
+    why: str = ""
+
+
+class RotateWebhook(_Said, frozen=True, tag="rotate_webhook"):
+    """Sign with a new secret; `at_once`: no more with the old one. Answered by WebhookTold."""
+
+    name: str
+    secret: str = ""
+    at_once: bool = False
+
+    def __repr__(self) -> str:
+        return f"RotateWebhook({self.name!r})"
+
+
+class TestWebhook(_Said, frozen=True, tag="test_webhook"):
+    """Send a test event. Answered by WebhookTested."""
+
+    __test__ = False  # pytest would take it for one of its own
+
+    name: str
+
+
+Ask = (
+    Ping
+    | Emit
+    | Act
+    | Redrive
+    | DropDead
+    | DropWaiting
+    | Prune
+    | Project
+    | AddWebhook
+    | ChangeWebhook
+    | RotateWebhook
+    | TestWebhook
+)
 
 
 class BusState(Struct, frozen=True, kw_only=True):
@@ -201,6 +254,23 @@ class Projected(_Told, frozen=True, tag="projected"):
     number: int
 
 
+class WebhookTold(_Told, frozen=True, tag="webhook"):
+    """It is done; `secret` is one that was made for it, else empty."""
+
+    name: str
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"WebhookTold({self.name!r})"
+
+
+class WebhookTested(_Told, frozen=True, tag="webhook_tested"):
+    """What a test came to: the status that was answered (0: none) and what is wrong, or empty."""
+
+    status: int
+    problem: str
+
+
 class Problem(_Told, frozen=True, tag="problem"):
     """It could not be done: the name of an exception class of `orchestrator.errors`, and its text."""
 
@@ -208,7 +278,7 @@ class Problem(_Told, frozen=True, tag="problem"):
     text: str
 
 
-Answer = Pong | Taken | Moved | Counted | Projected | Problem
+Answer = Pong | Taken | Moved | Counted | Projected | WebhookTold | WebhookTested | Problem
 
 _RAISED = {
     name: kind

@@ -281,6 +281,15 @@ class RetryView(Struct, frozen=True, kw_only=True):
     step: StepView
 
 
+class WebhookNeed(Struct, frozen=True, kw_only=True):
+    """A webhook that fails, or that paused by itself; `why` it did, or its last error."""
+
+    name: str
+    state: str
+    since: datetime
+    why: str
+
+
 class NeedsView(Struct, frozen=True, kw_only=True):
     """What needs a person: counts, and the first few of each. `work_without_daemon`: instances, timers or messages that
     only a daemon moves, when none runs. `broker`: what is wrong with the bus, or empty.
@@ -294,12 +303,13 @@ class NeedsView(Struct, frozen=True, kw_only=True):
     oldest_retry: RetryView | None
     work_without_daemon: int
     broker: str = ""
+    webhooks: tuple[WebhookNeed, ...] = ()
 
     @property
     def nothing(self) -> bool:
         """Whether nothing needs anybody."""
         counted = self.parked or self.dead or self.overdue or self.work_without_daemon
-        return not (counted or self.oldest_retry or self.broker)
+        return not (counted or self.oldest_retry or self.broker or self.webhooks)
 
 
 class ProblemView(Struct, frozen=True, kw_only=True):
@@ -728,6 +738,7 @@ def needs(
     retrying: Instance | None,
     has_daemon: bool,
     broker: str = "",
+    webhooks: tuple[WebhookNeed, ...] = (),
 ) -> NeedsView:
     """What needs a person, from the counts and the first few of each."""
     return NeedsView(
@@ -739,6 +750,7 @@ def needs(
         oldest_retry=None if retrying is None else _long_retry(retrying, now),
         work_without_daemon=0 if has_daemon else max(counts.busy, counts.overdue, counts.outbox),
         broker=broker,
+        webhooks=webhooks,
     )
 
 

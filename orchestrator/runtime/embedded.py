@@ -11,7 +11,7 @@ import anyio
 from msgspec import Raw, Struct
 
 from ..app import App
-from ..config import Limits
+from ..config import NO_WEBHOOK_SETTINGS, Limits, WebhookSettings
 from ..definition import definition_of
 from ..errors import NotFound, OrchestratorError, Refused
 from ..event_log import EventLog
@@ -29,6 +29,7 @@ from ..topics import NO_SETTINGS, TopicSettings
 from ..urls import open_bus, open_store
 from ..wire import Address, Envelope, Kind, Request, Verb
 from .engine import Accepted, Engine, Stats
+from .webhooks import Webhooks
 
 S = TypeVar("S", bound=Saga)
 
@@ -62,9 +63,11 @@ class Orchestrator:
         *,
         limits: Limits = _LIMITS,
         topics: TopicSettings = NO_SETTINGS,
+        webhooks: WebhookSettings = NO_WEBHOOK_SETTINGS,
         clock: Clock | None = None,
     ) -> None:
-        """`store` and `bus` are URLs or opened by this object; `topics` says how those of the bus are named.
+        """`store` and `bus` are URLs or opened by this object; `topics` says how those of the bus are named, and
+        `webhooks` where those may go.
         Errors: ConfigError, for a URL that names nothing.
         """
         self._app = app
@@ -75,6 +78,7 @@ class Orchestrator:
             open_bus(bus) if isinstance(bus, str) else bus,
             limits=limits,
             topics=topics,
+            webhooks=webhooks,
             clock=clock,
         )
 
@@ -133,6 +137,11 @@ class Orchestrator:
         """A projection of the app. Errors: NotFound, if it has none of this name."""
         name = projection if isinstance(projection, str) else projection.__name__
         return ReadModel(self._engine, name)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Who gets the boundary events, over HTTP: `await orchestrator.webhooks.add(url)`, `pause`, `rotate`, ..."""
+        return self._engine.webhooks
 
     def get(self, saga: type[S], key: str | int) -> Run[S]:
         """The run of this saga and key, whether or not there is one."""

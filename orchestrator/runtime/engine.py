@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from ..app import App
 from ..cloudevents import cloud_event
-from ..config import Limits
+from ..config import NO_WEBHOOK_SETTINGS, Limits, WebhookSettings
 from ..errors import (
     BadMessage,
     NotAccepting,
@@ -33,7 +33,6 @@ from ..ports import Bus, Clock, Counts, Result, Sender, Store
 from ..projecting.pace import Pace
 from ..projecting.projections import Projections
 from ..topics import NO_SETTINGS, Topics, TopicSettings
-from ..webhooks import NO_WEBHOOK_SETTINGS, WebhookSettings
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Request, Verb
 from .admission import check_standing
 from .calls import Calls

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from ..app import App
 from ..cloudevents import STRUCTURED, boundary_event
+from ..config import NO_WEBHOOK_SETTINGS, WebhookSettings
 from ..errors import BadMessage, ConfigError, NotFound, NotSent, OrchestratorError, Refused
 from ..event_log import EventLog
 from ..messages import Secret, encode
@@ -19,7 +20,6 @@ from ..urls import open_sender
 from ..webhooks import (
     EVENTS,
     MOST,
-    NO_WEBHOOK_SETTINGS,
     OLD_SECRET_S,
     SINK,
     STREAM,
@@ -36,7 +36,6 @@ from ..webhooks import (
     WebhookRecovered,
     WebhookRemoved,
     WebhookResumed,
-    WebhookSettings,
     WebhookTested,
     check_name,
     check_secret,

@@ -35,7 +35,19 @@ from orchestrator.errors import (
 from orchestrator.machine import Outcome, Transition
 from orchestrator.memory import MemoryBus
 from orchestrator.operate import client, output, view
-from orchestrator.operate.cli import BUS, CONFIG, DEAD, SECTIONS, WAITING, Exit, LazyGroup, complain, main, reading
+from orchestrator.operate.cli import (
+    BUS,
+    CONFIG,
+    DEAD,
+    SECTIONS,
+    WAITING,
+    WEBHOOKS,
+    Exit,
+    LazyGroup,
+    complain,
+    main,
+    reading,
+)
 from orchestrator.operate.cli.session import Session
 from orchestrator.operate.protocol import BusState
 from orchestrator.ports import Place
@@ -702,7 +714,8 @@ def verbs() -> Iterator[tuple[str, ...]]:
     for section in SECTIONS.values():
         for verb in section:
             yield (verb,)
-    for group, sections in (("dead", DEAD), ("waiting", WAITING), ("bus", BUS), ("config", CONFIG)):
+    groups = (("dead", DEAD), ("waiting", WAITING), ("bus", BUS), ("webhooks", WEBHOOKS), ("config", CONFIG))
+    for group, sections in groups:
         for section in sections.values():
             for verb in section:
                 yield (group, verb)

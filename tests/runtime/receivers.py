@@ -47,6 +47,7 @@ class Receivers:
         self.most: dict[str, int] = defaultdict(int)
         self._running: dict[str, int] = defaultdict(int)
         self.closed = False
+        self._tried = anyio.Event()
 
     @classmethod
     def allowing(cls, takes: Callable[[str], bool]) -> Self:
@@ -64,6 +65,7 @@ class Receivers:
     async def post(self, post: Post) -> Posted:
         host = post.url.split("/")[2]
         self.times[host].append(anyio.current_time())
+        self._tried.set()
         self._running[host] += 1
         self.most[host] = max(self.most[host], self._running[host])
         try:
@@ -80,6 +82,12 @@ class Receivers:
             return Posted(status)
         finally:
             self._running[host] -= 1
+
+    async def tried(self, host: str, times: int) -> None:
+        """Wait until a host was tried so often."""
+        while len(self.times[host]) < times:
+            self._tried = anyio.Event()
+            await self._tried.wait()
 
     async def check(self, url: str) -> None:
         if "internal" in url:

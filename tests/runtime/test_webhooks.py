@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 
 import anyio
 import pytest
@@ -40,6 +41,15 @@ def joined(user: str, key: str = "") -> Envelope:
     return event(UserJoined(user), f"joined-{user}", key)
 
 
+class Ahead(LoopClock):
+    """A clock that can be set."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+
 async def subscribed(engine: Engine, *names: str) -> list[Webhook]:
     return [await engine.webhooks.add(f"https://{name}.example/hook", name=name) for name in names]
 
@@ -62,8 +72,6 @@ async def test_what_a_listener_translates_reaches_the_webhook_signed_and_without
     # The oracle looks at the machine's clock, so the same request is signed for now.
     [secret] = webhook.signing(sent_at)
     oracle = Oracle(secret)
-    from datetime import UTC, datetime
-
     moment = datetime.fromtimestamp(sent_at, UTC)
     signature = oracle.sign(post.headers["webhook-id"], moment, post.body.decode())
     assert post.headers["webhook-signature"] == signature
@@ -85,7 +93,7 @@ async def test_a_webhook_gets_the_types_it_asked_for() -> None:
     async with Engine(users(), MemoryStore(), clock=LoopClock(), sender=receivers) as engine:
         await engine.webhooks.add("https://a.example/", name="a", types=("user.*",))
         await engine.webhooks.add("https://b.example/", name="b", types=("order.closed",))
-        with pytest.raises(BadMessage, match="order.closed, user.deactivated"):
+        with pytest.raises(BadMessage, match=r"order\.closed, user\.deactivated"):
             await engine.webhooks.add("https://c.example/", name="c", types=("order.clsed",))
         await engine.accept(event(UserLeft("anna"), "1"))
         await engine.until_idle()
@@ -192,9 +200,7 @@ async def test_one_event_that_is_never_taken_is_a_dead_letter_of_this_webhook_al
         receivers.will("crm.example", *[500, 200] * 10)
         await engine.accept(joined("poison"))
         for number in range(9):  # between its attempts others are taken, so that the webhook is not failing
-            [*_, last] = receivers.times["crm.example"] or [0]
-            while len(receivers.times["crm.example"]) % 2 == 0:
-                await anyio.sleep(1)
+            await receivers.tried("crm.example", 2 * number + 1)
             await engine.accept(joined(f"good{number}"))
             await anyio.sleep(2)
         await engine.until_idle()
@@ -246,12 +252,12 @@ async def test_a_receiver_that_hangs_takes_no_room_from_anybody() -> None:
 
 
 async def test_a_paused_webhook_keeps_what_comes_for_a_week_and_no_more() -> None:
-    receivers, store = Receivers(), MemoryStore()
-    async with Engine(users(), store, clock=LoopClock(), sender=receivers) as engine:
+    receivers, store, clock = Receivers(), MemoryStore(), Ahead()
+    async with Engine(users(), store, clock=clock, sender=receivers) as engine:
         await subscribed(engine, "crm")
         await engine.webhooks.pause("crm", "they move house")
         await engine.accept(joined("early"))
-        await anyio.sleep(QUEUES_S + 60)
+        clock.ahead = QUEUES_S + 60
         with pytest.raises(BadMessage, match="wants it"):
             await engine.accept(joined("late"))
         assert (await store.counts(0)).outbox == 1
@@ -306,7 +312,8 @@ async def test_the_stream_is_an_audit_with_who_did_it_and_shows_no_secret() -> N
         await engine.webhooks.rotate("crm", who="jo")
         await engine.webhooks.pause("crm", "tired", who="jo")
         told = [
-            (recorded.type, recorded.metadata.user, repr(recorded.event)) async for recorded in engine.events.read(STREAM)
+            (recorded.type, recorded.metadata.user, repr(recorded.event))
+            async for recorded in engine.events.read(STREAM)
         ]
     assert [(kind, who) for kind, who, _ in told] == [
         ("$webhook.added", "maria"),

@@ -226,6 +226,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "dead": Entry(_HERE, "dead", "Dead letters: list, show, redrive, drop."),
         "waiting": Entry(_HERE, "waiting", "The waiting room: list, drop."),
         "projections": Entry(_HERE, "projections", "Read models: list, rebuild, pause, resume."),
+        "webhooks": Entry(_HERE, "webhooks", "Who gets boundary events: add, list, pause, test, ..."),
     },
     "Keep house": {
         "prune": Entry(f"{_HERE}.keeping", "prune", "Remove instances that ended long ago."),
@@ -269,6 +270,20 @@ PROJECTIONS = {
     }
 }
 
+WEBHOOKS = {
+    "Commands": {
+        "add": Entry(f"{_HERE}.subscribing", "add", "Send boundary events to a URL from now on."),
+        "list": Entry(f"{_HERE}.subscribing", "list_", "All webhooks and how they fare."),
+        "show": Entry(f"{_HERE}.subscribing", "show", "One webhook, and what happened to it."),
+        "pause": Entry(f"{_HERE}.subscribing", "pause", "Deliver nothing; what comes is kept for a week."),
+        "resume": Entry(f"{_HERE}.subscribing", "resume", "Deliver again, first what was kept."),
+        "test": Entry(f"{_HERE}.subscribing", "test", "Send a test event now."),
+        "rotate": Entry(f"{_HERE}.subscribing", "rotate", "Sign with a new secret."),
+        "redrive": Entry(f"{_HERE}.subscribing", "redrive", "Deliver again what was not taken."),
+        "remove": Entry(f"{_HERE}.subscribing", "remove", "Forget a webhook, and what it has not got."),
+    }
+}
+
 CONFIG = {"Commands": {"show": Entry(f"{_HERE}.keeping", "config_show", "Every setting, its value and its origin.")}}
 
 
@@ -309,6 +324,11 @@ def bus() -> None:
 @click.group(cls=LazyGroup, sections=PROJECTIONS)
 def projections() -> None:
     """Read models: tables that hold what the events of the log come to."""
+
+
+@click.group(cls=LazyGroup, sections=WEBHOOKS)
+def webhooks() -> None:
+    """Who gets the events that say boundary=True, over HTTP, signed."""
 
 
 @click.group(cls=LazyGroup, sections=CONFIG)

@@ -13,6 +13,7 @@ import msgspec
 from click.shell_completion import get_completion_class
 
 from ...errors import OrchestratorError, Refused
+from ...event_log import EventStore
 from ...ports import Find, Store
 from ...urls import open_bus, open_store
 from .. import client
@@ -181,7 +182,15 @@ async def _store_findings(session: Session) -> list[Finding]:
         if isinstance(store, CanCheckItself):
             found += [Finding("store", Health.FAILED, f"damaged: {problem}") for problem in await store.integrity()]
         found += await _projection_findings(session, store)
-        return [*found, checks.clock(now, await _newest(store))]
+        return [*found, checks.clock(now, await _newest(store)), *await _webhook_findings(session, store)]
+
+
+async def _webhook_findings(session: Session, store: EventStore) -> list[Finding]:
+    if not await store.stream_version("$webhooks"):  # STREAM of what is imported below
+        return []
+    from .. import webhooks
+
+    return list(checks.webhooks(await webhooks.read(store), lambda *words: session.command("webhooks", *words)))
 
 
 async def _projection_findings(session: Session, store: Store) -> list[Finding]:

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from ...errors import AppError, NotFound
+from ...event_log import EventStore
 from ...machine.instance import Instance, Status
 from ...machine.transition import Entry
 from ...ports import MAX_PAGE, MAX_ROW_ID, Counts, Find, Store, Waiting
@@ -53,8 +54,8 @@ def status(session: Session) -> None:
     size_bytes, schema), bus, broker (null or state: connected, connecting, trouble or unknown, problem, since, lag:
     messages that the broker holds for us, to_go: messages that it does not have yet, oldest_at), work (null or
     commands, answers: of a worker), instances (saga -> status -> count), paused, waiting, outbox, next_timer_at,
-    needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon, broker),
-    projections (as in `projections list`).
+    needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon, broker,
+    webhooks), projections (as in `projections list`).
     """
     now = session.now()
     answer = asyncio.run(_status(session, now))
@@ -75,6 +76,7 @@ async def _status(session: Session, now: datetime) -> view.StatusView:
         parked = (await store.find(Find(parked=True, limit=FIRST))).items if counts.parked else ()
         dead = await store.dead_letters(limit=FIRST) if counts.dead else []
         retrying = (await store.load([counts.oldest_retry]))[0] if counts.oldest_retry is not None else None
+        webhooks = await _webhooks_in_need(store)
         projections = await _projections(store, path, now)
     broker = _broker(session, pong, counts, rows)
     needs = view.needs(
@@ -85,6 +87,7 @@ async def _status(session: Session, now: datetime) -> view.StatusView:
         retrying=retrying,
         has_daemon=daemon is not None,
         broker=broker.problem if broker is not None else "",
+        webhooks=webhooks,
     )
     return _status_view(session, daemon, broker, rows, counts, needs, projections)
 
@@ -117,6 +120,14 @@ async def _projections(store: Store, path: Path | None, now: datetime) -> tuple[
     from .. import projections  # only now: most stores have none, and `status` is asked often
 
     return tuple(await projections.projections(store, path, now))
+
+
+async def _webhooks_in_need(store: EventStore) -> tuple[view.WebhookNeed, ...]:
+    if not await store.stream_version("$webhooks"):  # STREAM of what is imported below
+        return ()
+    from .. import webhooks  # few stores have one, and without it this verb answers sooner
+
+    return webhooks.needs(await webhooks.read(store))
 
 
 def _status_view(

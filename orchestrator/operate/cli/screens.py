@@ -277,6 +277,10 @@ def _needs(session: Session, it: NeedsView, verb: str, now: datetime) -> None:
         if oldest is not None:
             out.line(_cut(f"    the oldest from {relative(oldest.at, now)}: {oldest.reason}"))
         out.line(f"      {session.command('dead', 'list')}")
+    for webhook in it.webhooks:
+        what = f"  webhook {webhook.name}: {webhook.state} since {relative(webhook.since, now)}: {webhook.why}"
+        out.line(_cut(what), style="red")
+        out.line(f"      {session.command('webhooks', 'show', webhook.name)}")
     if it.overdue:
         out.line(f"  {it.overdue} timer{'s' if it.overdue > 1 else ''} overdue for more than 30 s", style="yellow")
     if it.oldest_retry is not None:
@@ -322,6 +326,8 @@ def _status_fields(out: Output, it: StatusView) -> None:
     for projection in it.projections:
         lag = (str(projection.behind), f"{projection.behind_s:.3f}")
         out.fields("projection", projection.name, projection.state, *lag)
+    for webhook in needs.webhooks:
+        out.fields("webhook", webhook.name, webhook.state, plain(webhook.since), webhook.why)
     retry = needs.oldest_retry
     out.fields("longest retry", f"{retry.saga}/{retry.key}" if retry is not None else "")
 

@@ -15,8 +15,9 @@ import click
 
 from ...config import Settings, load_settings
 from ...errors import AppError, NotFound, OrchestratorError
+from ...event_log import EventStore
 from ...machine.instance import headline
-from ...ports import Counts, Store
+from ...ports import Counts
 from ...urls import open_store
 from ...wire import Address
 from ..output import Output, shell_word
@@ -77,7 +78,7 @@ class Session:
             self.output.note(f"without the app's classes: {headline(str(error))}")
             return None
 
-    def reading(self) -> Store:
+    def reading(self) -> EventStore:
         """The store, to be opened with `async with`, for reading beside a daemon. Errors: ConfigError."""
         return open_store(self.settings.store, read_only=True)
 
