@@ -25,7 +25,7 @@ from orchestrator import (
     Unwound,
     upcast,
 )
-from orchestrator.messages import decode, encode, replies_of, type_name, type_version
+from orchestrator.messages import decode, encode, is_boundary, replies_of, type_name, type_version
 
 
 @dataclass(frozen=True)
@@ -337,3 +337,42 @@ class Promises(Event):
 
 class Postponed(msgspec.Struct):
     x: int
+
+
+# Boundary events.
+
+
+def test_a_boundary_event_has_a_type_of_its_own() -> None:
+    class UserJoined(Event, type="user.registered", version=2, boundary=True):
+        user: str
+
+    assert is_boundary(UserJoined) and not is_boundary(OrderPlaced)
+    assert (type_name(UserJoined), type_version(UserJoined)) == ("user.registered", 2)
+    with pytest.raises(DefinitionError, match="no wire type of its own"):
+
+        class UserLeft(Event, boundary=True):
+            user: str
+
+
+def test_only_an_event_is_published_to_the_outside() -> None:
+    with pytest.raises(DefinitionError, match="only an Event"):
+
+        class Ask(Command, type="ask", boundary=True):
+            user: str
+
+
+def test_a_boundary_event_holds_no_secret() -> None:
+    with pytest.raises(DefinitionError, match="for everybody"):
+
+        class Registered(Event, type="registered", boundary=True):
+            password: tuple[Secret[str], ...]
+
+
+def test_a_subclass_of_a_boundary_event_is_none_unless_it_says_so() -> None:
+    class Told(Event, type="told", boundary=True):
+        what: str
+
+    class Whispered(Told):
+        to: str
+
+    assert not is_boundary(Whispered)

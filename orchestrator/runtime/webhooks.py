@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from ..app import App
 from ..cloudevents import STRUCTURED, boundary_event
 from ..config import NO_WEBHOOK_SETTINGS, WebhookSettings
-from ..errors import BadMessage, ConfigError, NotFound, NotSent, OrchestratorError, Refused
+from ..errors import BadMessage, ConfigError, NotFound, NotSent, OrchestratorError, Refused, VersionConflict
 from ..event_log import EventLog
 from ..messages import Secret, encode
 from ..ports import Clock, Post, Posted, Sender
@@ -167,45 +167,62 @@ class Webhooks:
         check_types(types, self._app.boundary_types())
         if secret:
             check_secret(secret)
-        name = name or name_of(url, [each.name for each in self._all])
-        check_name(name)
-        if self._all.find(name) is not None:
-            raise Refused(f"there is a webhook {name} already: give another --name, or remove that one")
-        if len(self._all) >= MOST:
-            raise Refused(f"there are {MOST} webhooks, which is the most")
+        if name:
+            check_name(name)
         await self._check_target(url)
-        await self._say(
-            WebhookAdded(name, url, secret=Secret(secret or new_secret()), types=types, insecure=insecure), who
-        )
-        return self.get(name)
+
+        def added() -> WebhookAdded:
+            free = name or name_of(url, [each.name for each in self._all])
+            if self._all.find(free) is not None:
+                raise Refused(f"there is a webhook {free} already: give another name, or remove that one")
+            if len(self._all) >= MOST:
+                raise Refused(f"there are {MOST} webhooks, which is the most")
+            signing = Secret(secret or new_secret())
+            return WebhookAdded(free, url, secret=signing, types=types, insecure=insecure)
+
+        webhook = await self._say(added, who)
+        assert webhook is not None
+        return webhook
 
     async def pause(self, name: str, why: str = "", who: str = "") -> Webhook:
         """Deliver nothing until it is resumed; what comes meanwhile is kept. Errors: NotFound; Refused."""
-        if self.get(name).is_paused:
-            raise Refused(f"{name} is paused already")
-        await self._say(WebhookPaused(name, why=why), who)
+
+        def paused() -> WebhookPaused:
+            if self.get(name).is_paused:
+                raise Refused(f"{name} is paused already")
+            return WebhookPaused(name, why=why)
+
+        await self._say(paused, who)
         return self.get(name)
 
     async def resume(self, name: str, who: str = "") -> Webhook:
         """Deliver again, first what was kept. Errors: NotFound; Refused."""
-        if not self.get(name).is_paused:
-            raise Refused(f"{name} is not paused")
-        await self._say(WebhookResumed(name), who)
+
+        def resumed() -> WebhookResumed:
+            if not self.get(name).is_paused:
+                raise Refused(f"{name} is not paused")
+            return WebhookResumed(name)
+
+        await self._say(resumed, who)
         return self.get(name)
 
     async def rotate(self, name: str, secret: str = "", *, at_once: bool = False, who: str = "") -> Webhook:
         """Sign with a new secret; for a day also with the old one, unless `at_once`. Errors: NotFound; BadMessage."""
-        self.get(name)
         if secret:
             check_secret(secret)
         until = self._clock.now() + (0.0 if at_once else OLD_SECRET_S)
-        await self._say(SecretRotated(name, secret=Secret(secret or new_secret()), old_until=until), who)
+        signing = Secret(secret or new_secret())
+
+        def rotated() -> SecretRotated:
+            return SecretRotated(self.get(name).name, secret=signing, old_until=until)
+
+        await self._say(rotated, who)
         return self.get(name)
 
     async def remove(self, name: str, who: str = "") -> Webhook:
         """Forget it, with what it has not delivered. Returns it as it was. Errors: NotFound."""
         webhook = self.get(name)
-        await self._say(WebhookRemoved(name), who)
+        await self._say(lambda: WebhookRemoved(self.get(name).name), who)
         return webhook
 
     async def test(self, name: str) -> Tested:
@@ -265,12 +282,12 @@ class Webhooks:
         webhook = self._all.find(name)
         return webhook if webhook is not None and webhook.sink == sink else None
 
-    async def note(self, event: WebhookEvent) -> None:
-        """Write down what happened by itself; the log may not take it any more."""
+    async def note(self, name: str, event: Callable[[], WebhookEvent | None]) -> None:
+        """Write down what happened to one by itself, if anything; the log may not take it any more."""
         try:
             await self._say(event, "")
         except OrchestratorError as error:
-            _log.warning("webhook %s: %s cannot be written down: %s", event.name, type(event).__name__, error)
+            _log.warning("webhook %s: what happened cannot be written down: %s", name, error)
 
     def now(self) -> float:
         """What the clock shows."""
@@ -278,13 +295,22 @@ class Webhooks:
 
     # The log.
 
-    async def _say(self, event: WebhookEvent, who: str) -> None:
-        """Write it down, then act upon it."""
+    async def _say(self, said: Callable[[], WebhookEvent | None], who: str) -> Webhook | None:
+        """Write down what is said when its turn has come, then act upon it: the webhook as it is then.
+
+        Errors: as `said`; StoreError.
+        """
         async with self._writing:
-            at = self._clock.now()
-            cause = Cause(user=who)
-            appended = await self._events.append(STREAM, event, expected_version=self._all.version, cause=cause)
-            self._apply(event, at, appended.version)
+            event = said()
+            if event is None:
+                return None
+            at, cause, version = self._clock.now(), Cause(user=who), self._all.version
+            try:
+                appended = await self._events.append(STREAM, event, expected_version=version, cause=cause)
+            except VersionConflict:
+                await self._read()  # somebody else writes this stream too
+                raise
+            return self._apply(event, at, appended.version)
 
     async def _read(self) -> None:
         async for recorded in self._events.read(STREAM, self._all.version + 1, types=EVENTS):
@@ -292,7 +318,7 @@ class Webhooks:
             assert isinstance(event, WebhookEvent)
             self._apply(event, recorded.metadata.time.timestamp(), recorded.version)
 
-    def _apply(self, event: WebhookEvent, at: float, version: int) -> None:
+    def _apply(self, event: WebhookEvent, at: float, version: int) -> Webhook | None:
         before = self._all.find(event.name)
         after = self._all.apply(event, at, version)
         if before is not None and after is None:
@@ -303,6 +329,7 @@ class Webhooks:
         elif after is not None and before is not None and after.is_paused != before.is_paused:
             self._sinks[after.sink].failing = after.failing
             (self.on_paused if after.is_paused else self.on_resumed)(after.sink)
+        return after
 
     async def _check_target(self, url: str) -> None:
         problem = "its host was not found in time"
@@ -349,18 +376,19 @@ class _Sink:
         """It works (again)."""
         self.failing = None
         webhook = self._webhook
-        if webhook is not None and webhook.failing is not None and not webhook.is_paused:
-            await self._webhooks.note(WebhookRecovered(webhook.name))
+        if webhook is not None and webhook.failing is not None:
+            await self._note(lambda webhook: WebhookRecovered(webhook.name) if webhook.failing is not None else None)
 
     async def _failed(self, row: Outgoing, posted: Posted | None, problem: str) -> Verdict:
         now = self._webhooks.now()
         failing = self.failing = (self.failing or Failing(now)).again(problem)
         reason = f"the receiver answered {GONE} Gone" if posted is not None and posted.status == GONE else ""
         if reason := reason or reason_to_pause(failing, now):
-            await self._unless_changed(lambda webhook: WebhookPaused(webhook.name, why=reason, by_itself=True))
-            return Kept()
+            await self._note(lambda webhook: WebhookPaused(webhook.name, why=reason, by_itself=True))
+            if not self.is_open:
+                return Kept()
         if is_worth_telling(failing, now):
-            await self._unless_changed(self._told)
+            await self._note(self._told)
         attempt = row.envelope.attempt
         asked = seconds_asked(posted.retry_after, now) if posted is not None and posted.retry_after else None
         pause = delay(row.name, attempt, asked)
@@ -372,11 +400,14 @@ class _Sink:
             return None
         return WebhookFailing(webhook.name, since=failing.since, failures=failing.failures, error=failing.error)
 
-    async def _unless_changed(self, event: Callable[[Webhook], WebhookEvent | None]) -> None:
+    async def _note(self, event: Callable[[Webhook], WebhookEvent | None]) -> None:
         """Write down an event of this webhook, unless somebody paused or removed it meanwhile."""
-        webhook = self._webhook
-        if webhook is not None and not webhook.is_paused and (said := event(webhook)) is not None:
-            await self._webhooks.note(said)
+
+        def said() -> WebhookEvent | None:
+            webhook = self._webhook
+            return None if webhook is None or webhook.is_paused else event(webhook)
+
+        await self._webhooks.note(self._webhook_name, said)
 
 
 def _nothing(name: str) -> None: ...
