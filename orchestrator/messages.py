@@ -72,10 +72,10 @@ class MessageMeta(StructMeta):
         namespace["__wire__"] = Wire(type or name, version, participant, boundary)
         with type_errors_of(name):
             cls: Any = super().__new__(mcls, name, bases, namespace, **config)
-        if participant and not (bases and issubclass(cls, Command)):
-            raise DefinitionError(f"{name} has participant={participant!r}: only a Command is carried out by one")
         if boundary:
             _check_boundary(cls, type)
+        if participant and not (bases and issubclass(cls, Command)):
+            raise DefinitionError(f"{name} has participant={participant!r}: only a Command is carried out by one")
         with suppress(NameError):  # of a class still to come: checked when it is used
             cls.__wire__.check(cls)
         return cls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import click
 
@@ -283,7 +283,7 @@ def _can_do(session: Session, it: WebhookView) -> list[str]:
 
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "all"
+        return ", ".join(map(str, cast("tuple[object, ...]", value))) or "all"
     if isinstance(value, datetime):
         return rfc3339(value.timestamp())
     return str(value)
