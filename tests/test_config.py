@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ConfigError
-from orchestrator.config import Limits, load_settings
+from orchestrator.config import Limits, WebhookSettings, load_settings
 
 
 def write(directory: Path, text: str, name: str = "orchestrator.toml") -> Path:
@@ -127,3 +127,16 @@ def test_others_may_use_the_prefix(tmp_path: Path) -> None:
 def test_an_unknown_flag(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'storage' in the flags is not a setting; did you mean 'store'"):
         load_settings({"storage": "x"}, {}, tmp_path)
+
+
+def test_where_webhooks_may_go_and_what_goes_to_the_bus(tmp_path: Path) -> None:
+    (tmp_path / "orchestrator.toml").write_text(
+        '[topics]\ncore = false\n[webhooks]\nallow = ["10.0.0.0/8"]\nhttp = true\n'
+    )
+    settings, origins = load_settings({}, {}, tmp_path)
+    assert settings.webhooks == WebhookSettings(allow=("10.0.0.0/8",), http=True)
+    assert not settings.topics.core and not settings.topics.log
+    assert origins["webhooks.http"].endswith("orchestrator.toml")
+    environ = {"ORCHESTRATOR_WEBHOOKS__ALLOW": '["::1"]', "ORCHESTRATOR_TOPICS__CORE": "true"}
+    settings, _ = load_settings({}, environ, tmp_path)
+    assert settings.webhooks.allow == ("::1",) and settings.topics.core

@@ -179,6 +179,15 @@ async def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeyp
             await out.check("https://crm.example/")
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "0", "localhost", "[::1]", "[::ffff:7f00:1]"]
+)
+async def test_however_this_machine_is_written_it_is_not_public(host: str) -> None:
+    async with sender(Networks().takes) as out:
+        with pytest.raises(NotSent, match="not public"):
+            await posted(out, f"http://{host}:9/")
+
+
 async def test_the_certificate_is_checked_against_the_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server, trusting = certified(tmp_path, "crm.example")
     monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]))

@@ -135,6 +135,22 @@ def test_what_is_failing_or_paused_by_itself_needs_you(tmp_path: Path) -> None:
     assert finding["health"] == "warning" and "resume gone" in finding["detail"]
 
 
+def test_what_was_not_taken_before_a_kill_arrives_after_the_next_start_once(tmp_path: Path) -> None:
+    with receiver() as there:
+        there.status = 500
+        with daemon(tmp_path, app=APP, **ALLOWED):  # killed at the end
+            done("add", there.url("/ok"), "--name", "crm")
+            for member in ("anna", "bob"):
+                CliRunner().invoke(main, ["emit", "Joined", json.dumps({"member": member})])
+            wait_until(lambda: len(there.came) == 2)
+            wait_until(lambda: done("list")["items"][0]["waiting"] == 2)
+        there.came.clear()
+        there.status = 0
+        with daemon(tmp_path, app=APP, **ALLOWED):
+            wait_until(lambda: done("list")["items"][0]["waiting"] == 0)
+    assert sorted(json.loads(body)["data"]["member"] for _, _, body in there.came) == ["anna", "bob"]
+
+
 def test_a_daemon_that_hosts_a_receiver_that_hangs_still_stops_in_time(tmp_path: Path) -> None:
     with receiver() as there, daemon(tmp_path, app=APP, ORCHESTRATOR_LIMITS__DRAIN_S="2", **ALLOWED) as process:
         done("add", there.url("/hang"), "--name", "slow")

@@ -21,6 +21,7 @@ class Receiver:
         self.came: list[tuple[str, dict[str, str], bytes]] = []
         self.connections = 0
         self.sent_bytes = 0
+        self.status = 0  # what all are answered with, if it is set
         self.stop = threading.Event()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
@@ -44,7 +45,10 @@ def receiver(context: ssl.SSLContext | None = None) -> Generator[Receiver]:
             found.came.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
             what = self.path.split("/")[1].partition("?")[0]
             try:
-                getattr(self, what, self._answer)()
+                if found.status:
+                    self._say(found.status)
+                else:
+                    getattr(self, what, self._answer)()
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
 
