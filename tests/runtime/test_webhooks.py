@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -477,3 +478,43 @@ async def test_two_at_a_time_say_what_happened_once() -> None:
         await engine.until_idle()
         told = [recorded.type async for recorded in engine.events.read(STREAM)]
     assert told == ["$webhook.added", "$webhook.failing", "$webhook.recovered"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_the_receiver_does_and_however_often_it_stops_all_arrive_in_the_order_of_their_key(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few deliveries fit into memory or a page, so that most are read from the store, again after each start."""
+    chance = random.Random(seed)
+    monkeypatch.setattr("orchestrator.runtime.listeners.SINK_HELD", chance.choice([1, 3, 10]))
+    limits = Limits(page=chance.choice([1, 2, 7]), handed=chance.choice([2, 20]))
+    receivers, store, clock = Receivers(), MemoryStore(), LoopClock()
+    sent = 0
+    for life in range(5):
+        async with Engine(users(), store, clock=clock, sender=receivers, limits=limits) as engine:
+            if not life:
+                await subscribed(engine, "crm", "mail")
+            for host in ("crm.example", "mail.example"):
+                receivers.answers[host].extend(chance.choices([200, 500, NotSent("no connection")], [4, 2, 1], k=15))
+            for _ in range(15):
+                await engine.accept(joined(f"{sent:03}", key=f"k{chance.randrange(3)}"))
+                sent += 1
+                await anyio.sleep(chance.choice([0, 0.005, 1]))
+            if chance.random() < 0.5 and not engine.webhooks.get("crm").is_paused:
+                await engine.webhooks.pause("crm")
+            elif engine.webhooks.get("crm").is_paused:
+                await engine.webhooks.resume("crm")
+            await anyio.sleep(chance.choice([0, 0.02, 30]))
+    receivers.answers.clear()
+    async with Engine(users(), store, clock=clock, sender=receivers, limits=limits) as engine:
+        if engine.webhooks.get("crm").is_paused:
+            await engine.webhooks.resume("crm")
+        await engine.until_idle()
+    assert (await store.counts(0)).outbox == 0
+    assert await store.dead_letters() == []
+    for host in ("crm.example", "mail.example"):
+        first = list(dict.fromkeys((body["subject"], body["data"]["user"]) for body in receivers.bodies(host)))
+        assert len(first) == sent
+        for key in ("k0", "k1", "k2"):
+            of_key = [user for subject, user in first if subject == key]
+            assert of_key == sorted(of_key), (host, key)
