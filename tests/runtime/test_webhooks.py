@@ -518,3 +518,47 @@ async def test_whatever_the_receiver_does_and_however_often_it_stops_all_arrive_
         for key in ("k0", "k1", "k2"):
             of_key = [user for subject, user in first if subject == key]
             assert of_key == sorted(of_key), (host, key)
+
+
+async def test_an_attempt_that_ends_after_a_pause_and_a_resume_brings_nothing_back() -> None:
+    gate = anyio.Event()
+
+    async def late() -> int:
+        await gate.wait()
+        return 500
+
+    receivers, store = Receivers(), MemoryStore()
+    receivers.will("crm.example", late)
+    async with Engine(users(), store, clock=LoopClock(), sender=receivers) as engine:
+        await subscribed(engine, "crm")
+        await engine.accept(joined("anna"))
+        await receivers.tried("crm.example", 1)
+        await engine.webhooks.pause("crm")
+        await engine.webhooks.resume("crm")
+        await receivers.tried("crm.example", 2)
+        await anyio.sleep(1)
+        assert receivers.users("crm.example") == ["anna"]
+        gate.set()
+        await engine.until_idle()
+    assert receivers.users("crm.example") == ["anna"]
+    assert (await store.counts(0)).outbox == 0
+
+
+async def test_an_attempt_that_ends_after_its_webhook_was_removed_leaves_nothing() -> None:
+    gate = anyio.Event()
+
+    async def late() -> int:
+        await gate.wait()
+        return 500
+
+    receivers, store = Receivers(), MemoryStore()
+    receivers.will("crm.example", late)
+    async with Engine(users(), store, clock=LoopClock(), sender=receivers) as engine:
+        await subscribed(engine, "crm")
+        await engine.accept(joined("anna"))
+        await receivers.tried("crm.example", 1)
+        await engine.webhooks.remove("crm")
+        gate.set()
+        await engine.until_idle()
+    assert (await store.counts(0)).outbox == 0
+    assert await store.dead_letters() == []
