@@ -111,13 +111,14 @@ def show(session: Session, name: str) -> None:
     if out.as_json:
         out.json({"item": {**fields, "changes": changes}})
         return
-    for field, value in fields.items():
-        out.fields(field, _plain(value))
-    for change in changes:
-        out.fields("change", rfc3339(change.at.timestamp()), change.what, change.who or "by itself")
-    if out.on_terminal:
-        for command in _can_do(session, it):
-            out.fields("you can", command)
+    lines: list[tuple[str, ...]] = [(field, _plain(value)) for field, value in fields.items()]
+    lines += [("change", rfc3339(each.at.timestamp()), each.what, each.who or "by itself") for each in changes]
+    lines += [("you can", command) for command in _can_do(session, it)]
+    for title, *words in lines:
+        if out.on_terminal:
+            out.line(f"{title:<10}{'  '.join(words)}")
+        else:
+            out.fields(title, *words)
 
 
 @click.command
@@ -183,10 +184,10 @@ def test(session: Session, name: str) -> None:
     told = _answer(session, TestWebhook(name), WebhookTested)
     if session.output.as_json:
         session.output.json({"item": {"name": name, "status": told.status, "problem": told.problem}})
-    elif session.output.on_terminal:
-        session.output.line(f"{name}: {told.problem or f'answered {told.status}'}")
-    else:
+    elif not session.output.on_terminal:
         session.output.fields(name, str(told.status), told.problem)
+    elif not told.problem:
+        session.output.line(f"{name}: answered {told.status}")
     if told.problem:
         raise Refused(f"{name} did not take it: {told.problem}")
 
