@@ -107,7 +107,8 @@ class _Network(httpcore2.AsyncNetworkBackend):
 
     def __init__(self, takes: Takes) -> None:
         self._takes = takes
-        self._plain: httpcore2.AsyncNetworkBackend = httpcore2.AnyIOBackend()
+        plain: Any = httpcore2.AnyIOBackend()  # of no known type where a checker does not see anyio
+        self._plain: httpcore2.AsyncNetworkBackend = plain
         self._lookups: CapacityLimiter | None = None
 
     async def connect_tcp(
