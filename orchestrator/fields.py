@@ -26,6 +26,20 @@ def check_storable(cls: type) -> None:
     for where, part in _parts_of_fields(cls):
         if isinstance(part, mi.CustomType) and (get_origin(part.cls) or part.cls) is not Secret:
             raise DefinitionError(f"{where} holds a {part.cls.__name__}, which has no JSON form: use a dataclass")
+        if isinstance(part, mi.DictType) and not _is_text(part.key_type):
+            raise DefinitionError(f"{where} holds a dict whose keys are no texts, as those of JSON are: use dict[str, X]")
+
+
+def _is_text(key: mi.Type) -> bool:
+    match key:
+        case mi.Metadata(type=inner):
+            return _is_text(inner)
+        case mi.EnumType(cls=cls):
+            return issubclass(cls, str)
+        case mi.LiteralType(values=values):
+            return all(isinstance(value, str) for value in values)
+        case _:
+            return isinstance(key, mi.StrType | mi.AnyType)
 
 
 def check_immutable(cls: type) -> None:

@@ -1145,6 +1145,15 @@ def a_field_for_checkers_only() -> None:
         def book(self) -> Book: ...
 
 
+@says("Bad.counts holds a dict whose keys are no texts", "use dict[str, X]")
+def keys_that_are_numbers() -> None:
+    class Bad(Shop, key="order_id", starts=Placed):
+        counts: dict[int, int] = {}
+
+        @step(undo=None)
+        def book(self) -> Book: ...
+
+
 @says("Bad.when holds a object, which has no JSON form", "use a dataclass")
 def a_field_that_cannot_be_stored() -> None:
     class Bad(Shop, key="order_id", starts=Placed):
