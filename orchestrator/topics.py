@@ -76,9 +76,20 @@ class Topics:
             case Route.REPLY:
                 return row.reply_to
             case Route.COMMAND:
-                return self._of_command(row.envelope.type)
+                return self.of_command(row.envelope.type)
             case _:
-                return self._of_event(row.envelope.type)
+                return self.of_event(row.envelope.type)
+
+    def of_event(self, wire_type: str) -> str:
+        """Where the events of a wire type go and come from."""
+        routes = self._settings.routes
+        return self._settings.prefix + (routes.get(wire_type) or routes.get(ALL_EVENTS) or wire_type)
+
+    def of_command(self, wire_type: str) -> str:
+        """Where the commands of a wire type go and come from."""
+        cls = self._app.types.get(wire_type)  # None: the row is older than this code
+        participant = participant_of(cls) if cls is not None and is_command(cls) else wire_type
+        return self._settings.prefix + (self._settings.routes.get(wire_type) or COMMANDS + participant)
 
     def key(self, row: Outgoing) -> str:
         """Which messages stay in order: those of the instance that sends them, or that they are for."""
@@ -110,22 +121,13 @@ class Topics:
 
     def _taken(self) -> tuple[Topic, ...]:
         """Events from now on; commands and replies from the first, since somebody waits for what follows from them."""
-        events = {self._of_event(wire_type) for wire_type in (*self._app.routes, *self._app.listening)}
-        asked = {self._of_command(wire_type) for wire_type in self._app.participants}
+        events = {self.of_event(wire_type) for wire_type in (*self._app.routes, *self._app.listening)}
+        asked = {self.of_command(wire_type) for wire_type in self._app.participants}
         if self._app.missing_participants():
             asked.add(self.replies)
         events |= {topic for topic in self._settings.plain if topic not in asked}
         return tuple(Topic(name) for name in sorted(events)) + tuple(Topic(name, True) for name in sorted(asked))
 
     def _sent(self) -> Iterable[str]:
-        published = {self._of_event(wire_type) for wire_type in self._app.published if self.is_published(wire_type)}
-        return published | {self._of_command(type_name(command)) for command in self._app.missing_participants()}
-
-    def _of_event(self, wire_type: str) -> str:
-        routes = self._settings.routes
-        return self._settings.prefix + (routes.get(wire_type) or routes.get(ALL_EVENTS) or wire_type)
-
-    def _of_command(self, wire_type: str) -> str:
-        cls = self._app.types.get(wire_type)  # None: the row is older than this code
-        participant = participant_of(cls) if cls is not None and is_command(cls) else wire_type
-        return self._settings.prefix + (self._settings.routes.get(wire_type) or COMMANDS + participant)
+        published = {self.of_event(wire_type) for wire_type in self._app.published if self.is_published(wire_type)}
+        return published | {self.of_command(type_name(command)) for command in self._app.missing_participants()}
