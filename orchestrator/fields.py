@@ -27,7 +27,9 @@ def check_storable(cls: type) -> None:
         if isinstance(part, mi.CustomType) and (get_origin(part.cls) or part.cls) is not Secret:
             raise DefinitionError(f"{where} holds a {part.cls.__name__}, which has no JSON form: use a dataclass")
         if isinstance(part, mi.DictType) and not _is_text(part.key_type):
-            raise DefinitionError(f"{where} holds a dict whose keys are no texts, as those of JSON are: use dict[str, X]")
+            raise DefinitionError(
+                f"{where} holds a dict whose keys are no texts, as in JSON they are: use dict[str, X]"
+            )
 
 
 def _is_text(key: mi.Type) -> bool:

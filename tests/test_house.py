@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     {"participant", "ledger", "repository", "projection"},
     {"app", "cloudevents", "config", "edge", "strictjson", "topics", "urls", "webhooks"},
     {"runtime", "memory", "memory_log", "projecting"},
-    {"checking", "testing"},
+    {"catalog", "checking", "testing"},
     {"operate"},
 ]
 ALLOWED_TOP = {"pyproject.toml", "orchestrator", "sagas", "adapters", "tests", "README.md"} | {

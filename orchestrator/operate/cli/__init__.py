@@ -209,6 +209,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "history": Entry(f"{_HERE}.reading", "history", "The transitions of an instance."),
         "watch": Entry(f"{_HERE}.reading", "watch", "Changes as they come; one instance until its end."),
         "graph": Entry(f"{_HERE}.reading", "graph", "A saga's steps as mermaid, dot or svg."),
+        "catalog": Entry(f"{_HERE}.catalog", "catalog", "Messages and sagas with their schemas; what a change breaks."),
         "check": Entry(f"{_HERE}.checking", "check", "Every order of events, through the sagas of an app."),
         "preflight": Entry(
             f"{_HERE}.preflight", "preflight", "This code against every stored history: what would differ."
