@@ -135,7 +135,7 @@ def received(
     if media_type.startswith("application/cloudevents") and media_type != STRUCTURED:
         raise BadMessage(f"content-type is {_quoted(media_type)}: only {STRUCTURED} is read")
     attributes = {} if media_type == STRUCTURED else _attributes(headers)
-    content = strict_json(body, limit, depth)
+    content: object = strict_json(body, limit, depth)
     if "specversion" in attributes:
         return decoded(_structured(attributes, media_type, body))
     if plain is not None and not (isinstance(content, dict) and "specversion" in content):

@@ -74,7 +74,7 @@ class MessageMeta(StructMeta):
             cls: Any = super().__new__(mcls, name, bases, namespace, **config)
         if boundary:
             _check_boundary(cls, type)
-        if participant and not (bases and issubclass(cls, Command)):
+        if participant and not any(issubclass(base, Command) for base in bases):
             raise DefinitionError(f"{name} has participant={participant!r}: only a Command is carried out by one")
         with suppress(NameError):  # of a class still to come: checked when it is used
             cls.__wire__.check(cls)

@@ -366,6 +366,7 @@ class BusConformance:
 
 async def _lag(reader: Reader, wanted: int) -> int:
     """The lag; a broker may take a moment to know."""
+    lag = -1
     with anyio.move_on_after(PATIENCE_S):
         while (lag := await reader.subscription.lag()) != wanted:  # noqa: ASYNC110 only the broker knows when
             await anyio.sleep(0.05)
