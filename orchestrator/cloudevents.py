@@ -138,7 +138,7 @@ def received(
     content: object = strict_json(body, limit, depth)
     if "specversion" in attributes:
         return decoded(_structured(attributes, media_type, body))
-    if plain is not None and not (isinstance(content, dict) and "specversion" in content):
+    if plain is not None and not _says_what_it_is(content):
         return Received(_from_plain(content, body, plain))
     return decoded(body)
 
@@ -308,6 +308,10 @@ def _structured(attributes: Mapping[str, str], media_type: str, body: bytes) -> 
 
 
 # No CloudEvents at all.
+
+
+def _says_what_it_is(content: object) -> bool:
+    return isinstance(content, dict) and "specversion" in content
 
 
 def _from_plain(content: object, body: bytes, plain: Plain) -> Envelope:
