@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks bus", description=__doc__)
     parser.add_argument("--broker", choices=BROKERS, action="append", help="which; default: all, one after another")
     parser.add_argument("--dir", type=Path, help="the disk of our stores; default: the temporary directory's")
+    parser.add_argument("--in-flight", type=int, default=MANY, help="orders at a time; an emulation may want fewer")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long new orders are begun in each turn")
     arguments = parser.parse_args(argv)
@@ -83,7 +84,7 @@ def _turn(title: str, url: str, arguments: argparse.Namespace) -> Turn:
         return run(f"peers.{module}", *more, variables=variables, within=arguments.dir)
 
     _say(f"{title}: ours")
-    ours = measured("orchestrator_bus", "--seconds", str(arguments.seconds), "--in-flight", str(MANY))
+    ours = measured("orchestrator_bus", "--seconds", str(arguments.seconds), "--in-flight", str(arguments.in_flight))
     _say(f"{title}: bare")
     return Turn(ours, measured("bare_bus", "--sagas", str(ours.sagas * MESSAGES // 2)))
 
