@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -14,11 +15,11 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from orchestrator.cloudevents import _CloudEvent, received
+from orchestrator.cloudevents import received, to_cloud_event
 from orchestrator.ports import BusMessage
 from orchestrator.testing.bus_conformance import BusConformance
 from orchestrator.topics import TopicSettings
-from orchestrator.wire import Kind
+from orchestrator.wire import Envelope, Kind
 
 from .servers.process import missing
 
@@ -227,7 +228,24 @@ def test_the_manual_names_all_options(broker: str) -> None:
 def test_the_manual_names_all_attributes() -> None:
     table = BUS[BUS.index("## The wire format") : BUS.index("## A participant in any language")]
     told = [name for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)]
-    assert sorted(told) == sorted(_CloudEvent.__struct_fields__)
+    everything = Envelope(
+        id="1",
+        kind=Kind.REFUSAL,
+        type="T",
+        time=1.0,
+        saga="S",
+        key="k",
+        reply_to="c",
+        attempt=1,
+        clean=True,
+        version=2,
+        user="u",
+        correlation_id="o",
+        causation_id="a",
+        traceparent="t",
+    )
+    sent = json.loads(to_cloud_event(everything, "/s", undoes="d", deadline=2.0, reply_to="replies.s"))
+    assert sorted(told) == sorted([*sent, "data_base64"])
 
 
 def test_the_reply_of_the_manual_is_read() -> None:
