@@ -1145,7 +1145,7 @@ def a_field_for_checkers_only() -> None:
         def book(self) -> Book: ...
 
 
-@says("Bad.counts holds a dict whose keys are no texts", "use dict[str, X]")
+@says("Bad.counts holds a dict with keys that are no texts", "use dict[str, X]")
 def keys_that_are_numbers() -> None:
     class Bad(Shop, key="order_id", starts=Placed):
         counts: dict[int, int] = {}
