@@ -41,12 +41,12 @@ def taking(cls: Any) -> App[Any]:
 def telling(cls: Any) -> App[Any]:
     """An app with a listener that publishes events of this class."""
 
-    class Asked(Event):
+    class Wished(Event):
         order: str
 
     def tell(event): ...  # type: ignore[no-untyped-def]
 
-    tell.__annotations__ = {"event": Asked, "return": cls}
+    tell.__annotations__ = {"event": Wished, "return": cls}
     return App("shop", listeners=[listener(tell)])
 
 
