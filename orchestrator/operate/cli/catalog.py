@@ -61,7 +61,7 @@ def catalog(session: Session, place: str | None, as_asyncapi: bool, old: BinaryI
     elif session.output.as_json:
         session.output.json({name: value for name, value in document.items() if name != "version"})
     else:
-        session.output.table(TITLES, list(_rows(now)), wrap=True)
+        session.output.table(TITLES, list(_rows(now)))
 
 
 def _check(session: Session, found: list[Change]) -> None:
