@@ -41,6 +41,7 @@ class TestNatsBus(BusConformance):
     pause_s = 0.1
     keeps_log = True
     too_large = TOO_LARGE
+    drops_twice = True
     hold_s = 4.5
 
     @pytest.fixture(autouse=True)
