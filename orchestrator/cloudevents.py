@@ -138,8 +138,9 @@ def received(
     content: object = strict_json(body, limit, depth)
     if "specversion" in attributes:
         return decoded(_structured(attributes, media_type, body))
-    if plain is not None and not _says_what_it_is(content):
-        return Received(_from_plain(content, body, plain))
+    payload = cast("dict[str, object]", content) if isinstance(content, dict) else {}
+    if plain is not None and "specversion" not in payload:
+        return Received(_from_plain(payload, body, plain))
     return decoded(body)
 
 
@@ -310,12 +311,7 @@ def _structured(attributes: Mapping[str, str], media_type: str, body: bytes) -> 
 # No CloudEvents at all.
 
 
-def _says_what_it_is(content: object) -> bool:
-    return isinstance(content, dict) and "specversion" in content
-
-
-def _from_plain(content: object, body: bytes, plain: Plain) -> Envelope:
-    payload = cast("dict[str, object]", content) if isinstance(content, dict) else {}
+def _from_plain(payload: Mapping[str, object], body: bytes, plain: Plain) -> Envelope:
     wire_type = plain.type or _field(payload, plain.type_field)
     if not wire_type:
         raise BadMessage(f"its field {plain.type_field!r}, which is to hold its type, is missing or empty")
