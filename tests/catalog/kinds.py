@@ -104,6 +104,8 @@ KINDS: dict[Any, st.SearchStrategy[Any]] = {
     Annotated[int, Meta(ge=3, lt=9)]: st.integers(3, 8),
     Annotated[int, Meta(gt=2, le=9)]: st.integers(3, 9),
     Annotated[int, Meta(multiple_of=4)]: st.integers(-9, 9).map(lambda n: 4 * n),
+    Annotated[int, Meta(multiple_of=8)]: st.integers(-9, 9).map(lambda n: 8 * n),
+    Annotated[int, Meta(multiple_of=6)]: st.integers(-9, 9).map(lambda n: 6 * n),
     Annotated[float, Meta(ge=0)]: st.floats(0, allow_nan=False, allow_infinity=False),
     Annotated[str, Meta(min_length=2, max_length=4)]: st.text("abc", min_size=2, max_size=4),
     Annotated[str, Meta(pattern="^[ab]+$")]: st.text("ab", min_size=1, max_size=4),
