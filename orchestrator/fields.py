@@ -57,6 +57,13 @@ def check_immutable(cls: type) -> None:
                 continue
 
 
+def check_public(cls: type) -> None:
+    """Errors: DefinitionError for a field that holds a Secret; NameError if one names a class still to come."""
+    for where, part in _parts_of_fields(cls):
+        if isinstance(part, mi.CustomType):
+            raise DefinitionError(f"{where} holds a Secret, and a boundary event is for everybody: leave it out")
+
+
 _MUTABLE: dict[type[mi.Type], tuple[str, str]] = {
     mi.ListType: ("list", "tuple[X, ...]"),
     mi.DictType: ("dict", "a frozen dataclass or tuple[tuple[K, V], ...]"),
