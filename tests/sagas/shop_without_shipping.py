@@ -1,36 +1,35 @@
 """The order example without its shipping: a service elsewhere ships."""
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator import App
+from orchestrator import App, open_store
 from order_fulfilment import (
-    INVENTORY,
     PAYMENTS,
+    Inventory,
     OrderFulfilment,
     Service,
-    Shop,
     charge_card,
     folder,
+    products,
     refund_card,
     release_stock,
     reserve_stock,
+    shelves,
 )
 
 
 @asynccontextmanager
 async def open_shop() -> AsyncGenerator[Any]:
-    place = folder()
-    place.mkdir(parents=True, exist_ok=True)
-    inventory, payments = Service(place, "inventory", INVENTORY), Service(place, "payments", PAYMENTS)
-    with closing(inventory.db), closing(payments.db):
-        shop: Any = SimpleNamespace(inventory=inventory, payments=payments)
-        Shop.stock(shop, Path(os.environ["SHOP_PRODUCTS"]))
-        yield shop
+    folder().mkdir(parents=True, exist_ok=True)
+    payments = Service(folder(), "payments", PAYMENTS)
+    async with open_store(shelves(folder())) as log:
+        with closing(payments.db):
+            inventory = Inventory(log)
+            await inventory.stock(products())
+            yield SimpleNamespace(inventory=inventory, payments=payments)
 
 
 app = App(

@@ -173,7 +173,7 @@ def test_orders_are_shipped_by_a_service_that_is_killed_again_and_again(
     shipped = place.shipped()
     assert len({key for key, *_ in shipped}) == counts["completed"]
     _enter(shipped, place.ledger.parent / "shipping.db")
-    assert books() == 0
+    assert anyio.run(books) == 0
     assert " 0 units reserved for the others.\n" in capsys.readouterr().out
     anyio.run(check_store, daemon.store, shop_without_shipping.app)
 
