@@ -160,6 +160,9 @@ def _road(old: MessageEntry, new: MessageEntry, where: str) -> Iterator[Change]:
         breaks = _those(consumers=old.sent, producers=old.received)
         what = f"was at the topic {old.topic}, is at {new.topic} now"
         yield Change("changed topic", where, what, breaks, f'set topics.routes."{new.type}" = "{old.topic}"')
+    if old.boundary and not new.boundary:
+        what = "is no boundary event any more: webhooks do not get it"
+        yield Change("not sent", where, what, (Breaks.CONSUMERS,), "say boundary=True as before")
     if old.answers or new.answers:  # goes where its command says
         return
     is_event = new.kind is Sort.EVENT

@@ -39,6 +39,7 @@ class MessageEntry(Struct, frozen=True, kw_only=True):
     sent          this app sends it to others: publishes an event, asks by a command, answers by a reply
     received      this app gets it from others
     appended      it is kept for ever: in the streams of aggregates
+    boundary      of an event: webhooks get it, and others build on it
     sagas         of an event: who takes it; listeners likewise
     participant   of a command: who carries it out, behind a bus; function: who does it here
     replies       of a command: what may come back; refusals likewise
@@ -56,6 +57,7 @@ class MessageEntry(Struct, frozen=True, kw_only=True):
     sent: bool = False
     received: bool = False
     appended: bool = False
+    boundary: bool = False
     sagas: tuple[Taken, ...] = ()
     listeners: tuple[str, ...] = ()
     participant: str = ""

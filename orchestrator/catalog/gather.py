@@ -15,6 +15,7 @@ from ..messages import (
     Message,
     Query,
     Refusal,
+    is_boundary,
     is_command,
     participant_of,
     replies_of,
@@ -113,7 +114,8 @@ class _Gathered:
         }
         if is_command(cls):
             return MessageEntry(**common, **self._command(name, cls))
-        return MessageEntry(**common, **self._event(name, cls), appended=len(classes) > 1)
+        appended, boundary = len(classes) > 1, is_boundary(cls)
+        return MessageEntry(**common, **self._event(name, cls), appended=appended, boundary=boundary)
 
     def _command(self, name: str, cls: Any) -> dict[str, Any]:
         here = self._app.participants.get(name)

@@ -339,3 +339,15 @@ def test_breaking_changes_come_first_and_each_says_what_to_do() -> None:
     found = changes(catalog(taking(event_class({"a": str}))), catalog(taking(Other)))
     assert [bool(change.breaks) for change in found] == sorted((bool(it.breaks) for it in found), reverse=True)
     assert all(change.remedy for change in found if change.breaks)
+
+
+def test_an_event_that_is_no_boundary_event_any_more_breaks_who_gets_it_by_a_webhook() -> None:
+    class Outside(Event, type="order.told", boundary=True):
+        order: str
+
+    class Inside(Event, type="order.told"):
+        order: str
+
+    assert catalog(telling(Outside)).by_type["order.told"].boundary
+    assert said(catalog(telling(Outside)), catalog(telling(Inside))) == {"not sent: event order.told": (CONSUMERS,)}
+    assert said(catalog(telling(Inside)), catalog(telling(Outside))) == {}
