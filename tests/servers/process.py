@@ -38,6 +38,12 @@ def package_folder(module: str) -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
+def needs(driver: str, extra: str) -> None:
+    """Skip the test where the driver of a broker is not installed."""
+    if package_folder(driver) is None:
+        missing(driver, f"pip install 'saga-orchestrator[{extra}]'")
+
+
 def free_port() -> int:
     """A port of loopback that nobody has at this moment."""
     with socket.socket() as probe:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .process import Server, folder, free_port, listens, missing
+from .process import Server, folder, free_port, listens, missing, needs
 
 BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in /usr/sbin switches to another user
 CONTROL = BINARY.with_name("rabbitmqctl")
@@ -58,6 +58,7 @@ class RabbitMQ:
 @contextmanager
 def rabbitmq(*settings: str) -> Generator[RabbitMQ]:
     """A node that runs; `settings` are further lines of rabbitmq.conf."""
+    needs("aiormq", "amqp")
     epmd = shutil.which("epmd")
     if not BINARY.exists() or epmd is None:
         missing("RabbitMQ", "apt-get install --no-install-recommends rabbitmq-server")
