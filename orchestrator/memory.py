@@ -221,7 +221,7 @@ class MemoryStore(EventStore):
         return self._timers[0][0] if self._timers else None
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance is open, or ended after they came, oldest first."""
+        """Rows of the waiting room whose instance is open, or ended not before they came, oldest first."""
         await checkpoint()
         return list(islice(filter(self._is_for_its_run, self._waiting.values()), limit))
 
@@ -229,7 +229,7 @@ class MemoryStore(EventStore):
         if row.envelope.address not in self._rows:
             return False
         instance = self._rows[row.envelope.address].instance
-        return instance.ended_at is None or row.since < instance.ended_at
+        return instance.ended_at is None or row.since <= instance.ended_at
 
     async def prune(self, now: float, ended_before: float) -> int:
         """Forget what ended before that moment, parents before children (R14), and bury what waited too long (R11)."""

@@ -160,8 +160,8 @@ class Store(Protocol):
         ...
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance is open, or ended after they came, oldest first: a crash came before
-        their delivery.
+        """Rows of the waiting room whose instance is open, or ended not before they came, oldest first: a crash came
+        before their delivery.
         """
         ...
 

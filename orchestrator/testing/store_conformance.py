@@ -603,7 +603,8 @@ class StoreConformance:
         assert len(await store.waiting()) == 3
 
     async def test_waiting_for_finds_those_whose_instance_is_open(self, store: Store) -> None:
-        await stored(store, moved(made("ended")), moved(ended(made("ended"))), moved(made("open")), moved(made("undo")))
+        before = moved(made("ended")), moved(ended(made("ended"), NOW - 1))
+        await stored(store, *before, moved(made("open")), moved(made("undo")))
         await stored(store, moved(after(made("undo"), status=Status.COMPENSATING)))
         await stored(store, *(early(f"{key} {n}", key) for n in (2, 1) for key in ("none", "undo", "ended", "open")))
         found = [row.envelope.id for row in await store.waiting_for(10)]
@@ -630,8 +631,9 @@ class StoreConformance:
     async def test_waiting_for_finds_those_whose_instance_has_ended_since(self, store: Store) -> None:
         await stored(store, early("before", "brief"), early("never", "none"))
         await stored(store, moved(made("brief")), moved(ended(made("brief"), NOW + 5), "end"))
+        await stored(store, structs.replace(early("with it", "brief"), at=NOW + 5))  # in the same commit, perhaps
         await stored(store, structs.replace(early("behind", "brief"), at=NOW + 6))
-        assert [row.envelope.id for row in await store.waiting_for(10)] == ["before"]
+        assert [row.envelope.id for row in await store.waiting_for(10)] == ["before", "with it"]
 
     async def test_the_waiting_room_by_pages(self, store: Store) -> None:
         await stored(store, *(early(str(n), str(n)) for n in range(5)))

@@ -101,13 +101,13 @@ WAITING_FOR = """
     SELECT waiting.id, since, until, waiting.crc, waiting.body
     FROM waiting
     CROSS JOIN instance INDEXED BY instance_address ON instance.key = waiting.key AND instance.saga = waiting.saga
-    WHERE instance.status IN ('running', 'compensating') OR waiting.since < instance.ended_at
+    WHERE instance.status IN ('running', 'compensating') OR waiting.since <= instance.ended_at
     ORDER BY waiting.id LIMIT ?
 """
 
 
 def waiting_for(connection: sqlite3.Connection, limit: int) -> list[Waiting]:
-    """Rows of the waiting room whose instance is open, or ended after they came."""
+    """Rows of the waiting room whose instance is open, or ended not before they came."""
     return [rows.waiting_of(*row) for row in connection.execute(WAITING_FOR, (limit,))]
 
 

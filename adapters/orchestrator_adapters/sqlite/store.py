@@ -113,7 +113,7 @@ class SQLiteStore(EventStore):
         return await self._read(reading.next_wake)
 
     async def waiting_for(self, limit: int) -> list[Waiting]:
-        """Rows of the waiting room whose instance is open, or ended after they came, oldest first."""
+        """Rows of the waiting room whose instance is open, or ended not before they came, oldest first."""
         return await self._read(lambda connection: reading.waiting_for(connection, limit))
 
     async def prune(self, now: float, ended_before: float) -> int:

@@ -59,8 +59,10 @@ def prune_seen(connection: sqlite3.Connection, before: float) -> int:
 
 def prune_records(connection: sqlite3.Connection, before: float) -> int:
     """Remove a batch of old records."""
-    sql = "DELETE FROM record WHERE id IN (SELECT id FROM record INDEXED BY record_at WHERE at < ? LIMIT ?)"
-    return connection.execute(sql, (before, PRUNE_BATCH)).rowcount
+    sql = "SELECT id FROM record INDEXED BY record_at WHERE at < ? LIMIT ?"
+    old = connection.execute(sql, (before, PRUNE_BATCH)).fetchall()
+    write_many(connection, "DELETE FROM record WHERE id IN (VALUES *)", old)
+    return len(old)
 
 
 def bury_expired(connection: sqlite3.Connection, now: float) -> int:

@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from orchestrator.app import load_app
-from orchestrator.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Settings, load_settings
+from orchestrator.config import _TABLES, CONFIG_FILE, ENVIRONMENT_PREFIX, Settings, load_settings
 from orchestrator.errors import AppError, ConfigError
 from orchestrator.operate.cli import acting
 from orchestrator.operate.cli.session import ADDRESS, DURATION
@@ -66,6 +66,7 @@ _TOML_VALUES = (
 _FIELDS = tuple(Settings.__struct_fields__)
 _LIMITS = tuple(msgspec.structs.asdict(Settings().limits))
 _HALF = re.compile("[\ud800-\udfff]")
+_WEBHOOKS = {"allow": '["10.0.0.0/8"]', "http": "true"}
 _TOPICS = {"prefix": '"shop."', "group": '"shop"', "routes": '{"*" = "all"}', "plain": '{ "x" = { type = "X" } }'}
 _GOOD = {"limits": "", "log": '"json"', "level": '"debug"'}
 
@@ -82,13 +83,13 @@ def _folder() -> Path:
 
 def configuration(c: Choices) -> tuple[int, int]:
     """Settings within their bounds that can be written and read again, or ConfigError."""
-    lines = [
-        f"{name} = {_value(c, _good(name))}" for name in _FIELDS if name not in ("topics", "limits") and c.one_in(3)
-    ]
+    lines = [f"{name} = {_value(c, _good(name))}" for name in _FIELDS if name not in _TABLES and c.one_in(3)]
     if c.one_in(8):
         lines.append(f"{c.pick(('stor', 'limits', 'x', json.dumps(c.text())))} = {c.pick(_TOML_VALUES)}")
     if c.one_in(2):
         lines += ["[limits]", *(f"{name} = {_value(c, '7')}" for name in _LIMITS if c.one_in(4))]
+    if c.one_in(3):
+        lines += ["[webhooks]", *(f"{name} = {_value(c, good)}" for name, good in _WEBHOOKS.items() if c.one_in(2))]
     if c.one_in(3):
         lines += ["[topics]", *(f"{name} = {_value(c, good)}" for name, good in _TOPICS.items() if c.one_in(2))]
     if c.one_in(8):
@@ -103,7 +104,7 @@ def configuration(c: Choices) -> tuple[int, int]:
         if not str(error):
             raise Wrong("it says nothing about what is wrong") from None
         return 1, 0
-    if len(origins) != len(_FIELDS) - 2 + len(_TOPICS) + len(_LIMITS):
+    if len(origins) != len(_FIELDS) - len(_TABLES) + sum(len(kind.__struct_fields__) for kind in _TABLES.values()):
         raise Wrong(f"it tells where {len(origins)} come from")
     _check_limits(settings)
     if c.one_in(2):
@@ -145,13 +146,12 @@ def _check_limits(settings: Settings) -> None:
 def _check_written(settings: Settings) -> None:
     """The same settings, written as TOML, are the same settings; a name that is not UTF-8 has no place in TOML."""
     top = msgspec.structs.asdict(settings)
-    limits = msgspec.structs.asdict(top.pop("limits"))
-    topics = msgspec.to_builtins(top.pop("topics"))
-    if _HALF.search("".join(top.values()) + json.dumps(topics, ensure_ascii=False)):
+    tables = {name: msgspec.to_builtins(top.pop(name)) for name in _TABLES}
+    if _HALF.search("".join(top.values()) + json.dumps(tables, ensure_ascii=False)):
         return
     written = [f"{name} = {_toml(value)}" for name, value in top.items() if value]
-    written += ["[topics]", *(f"{name} = {_toml(value)}" for name, value in topics.items())]
-    written += ["[limits]", *(f"{name} = {value!r}" for name, value in limits.items())]
+    for table, values in tables.items():
+        written += [f"[{table}]", *(f"{name} = {_toml(value)}" for name, value in values.items())]
     (_folder() / CONFIG_FILE).write_text("\n".join(written), encoding="utf-8")
     again, _ = load_settings({}, {}, _folder())
     absolute = msgspec.structs.replace(settings, app_dir=again.app_dir, store=again.store)
@@ -159,9 +159,16 @@ def _check_written(settings: Settings) -> None:
         raise Wrong(f"{settings} comes back as {again}")
 
 
-def _toml(value: str | dict[str, Any]) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
+def _toml(value: Any) -> str:
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_toml(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return repr(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
