@@ -1,7 +1,8 @@
-"""What the page about webhooks shows is run, and what it says of the schedule is so."""
+"""What the pages about webhooks and domain events show is run or stands in the example, and what they say is so."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -9,17 +10,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 
+import orchestrator
+from orchestrator.messages import decode
+from orchestrator.operate.cli import main
 from orchestrator.webhooks import SCHEDULE, new_secret, sign
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
+EVENTS = (ROOT / "docs" / "domain_events.md").read_text()
+EXAMPLE = ROOT / "sagas" / "user_registration.py"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+def blocks(language: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_the_listener_translates() -> None:
@@ -81,3 +88,42 @@ def test_the_schedule_is_the_one_that_is_shown() -> None:
         longest = min(SCHEDULE.maximum, SCHEDULE.initial * SCHEDULE.multiplier ** (attempt - 1))
         assert longest == pytest.approx(int(number) * units[unit], rel=0.1)
     assert attempt == SCHEDULE.attempts - 1
+
+
+def example(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that the page about domain events may use."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    module = __import__("user_registration")
+    return {"Any": Any, **{name: getattr(orchestrator, name) for name in orchestrator.__all__}, **vars(module)}
+
+
+async def test_what_is_shown_of_the_example_stands_there_and_the_rest_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = EXAMPLE.read_text()
+    shown = blocks("python", EVENTS)
+    own = [block for block in shown if block not in text]
+    assert (len(shown), len(own)) == (13, 3)
+    names = example(tmp_path, monkeypatch)
+    for block in own:
+        running = eval(compile(block, "domain_events.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        if running is not None:
+            await running
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:2]] == ["1", "2"] and len(said) == 3
+    lifted = decode(names["EmailConfirmed"], b'{"user_id":"anna"}', 1)
+    assert lifted == names["EmailConfirmed"]("anna", "unknown")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_verbs_that_the_example_and_its_page_name_are_there() -> None:
+    head = ast.get_docstring(ast.parse(EXAMPLE.read_text())) or ""
+    named = set(re.findall(r"orchestrator (\w+) ", head)) | set(re.findall(r"`orchestrator (\w+) ", EVENTS))
+    assert {"run", "emit", "show", "webhooks", "catalog", "dead"} <= named
+    assert named <= set(main.list_commands(click.Context(main)))

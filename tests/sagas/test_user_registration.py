@@ -1,6 +1,7 @@
 """Users from end to end, in this process: what is asked once happens once, in all the places that want to know."""
 
 import sqlite3
+from collections.abc import Awaitable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import user_registration
 from orchestrator import Delivery, NotFound, Orchestrator, Repository, WebhookSettings, open_projection
 from orchestrator.memory import MemoryStore
 from orchestrator.runtime.embedded import Run
-from orchestrator.testing import drive
+from orchestrator.testing import check, drive
 from tests.sagas.daemon import Daemon, check_store
 from tests.servers.receiver import receiver
 from user_registration import (
@@ -97,18 +98,30 @@ def test_a_cancelled_order_is_released() -> None:
     t.tell(OrderCancelled("1", "moved away")).expect(ReleaseItem("1")).done().ends("compensated")
 
 
+def test_an_order_is_sound_in_every_order_of_what_can_happen() -> None:
+    assert check(Order).ok
+
+
+def moved(email: str, id: str, log: MemoryStore) -> Awaitable[None]:
+    asked = EmailChangeRequested("anna", email)
+    delivery = Delivery(id=id, type="EmailChangeRequested", time=NOW, resources=None, events=log)
+    told: Awaitable[None] = change_email(asked, cast("Delivery[Outside]", delivery))
+    return told
+
+
+async def test_somebody_unknown_cannot_move() -> None:
+    log = MemoryStore()
+    with pytest.raises(NotFound):
+        await moved("b@example.org", "1", log)
+    assert await log.stream_version("User-anna") == 0
+
+
 async def test_a_request_that_comes_again_after_others_changes_nothing() -> None:
-    store = MemoryStore()
-
-    async def ask_for(email: str, id: str) -> None:
-        asked = EmailChangeRequested("anna", email)
-        delivery = Delivery(id=id, type="EmailChangeRequested", time=NOW, resources=None, events=store)
-        await change_email(asked, cast("Delivery[Outside]", delivery))
-
-    await store.append("User-anna", REGISTERED)
+    log = MemoryStore()
+    await log.append("User-anna", REGISTERED)
     for email, id in [("b@example.org", "1"), ("c@example.org", "2"), ("b@example.org", "1")]:
-        await ask_for(email, id)
-    user = await Repository(User, store).load("anna")
+        await moved(email, id, log)
+    user = await Repository(User, log).load("anna")
     assert (user.version, user.email) == (3, "c@example.org")
 
 
