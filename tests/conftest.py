@@ -1,4 +1,7 @@
-"""Tests of what only an extra brings say so and are skipped where it is not installed; with CI=true they fail."""
+"""Tests of what only an extra brings say so and are skipped where it is not installed; with CI=true they fail.
+
+Those that wait for a real broker are marked `broker`, so that they can run beside the others.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ DRIVERS = {"kafka": "aiokafka", "nats": "nats", "rabbitmq": "aiormq", "sqs": "ai
 _IMPORT = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
 _ADAPTER = re.compile(r"^\s*from orchestrator_adapters\.(\w+)", re.MULTILINE)
 
+_BROKER = re.compile(r"^\s*from (?:tests|\.+)\.?servers\.(?:aws|kafka|nats|rabbitmq) import", re.MULTILINE)
+
 
 class _Absent(pytest.Module):
     """A module of tests that cannot be imported here."""
@@ -46,3 +51,10 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
             absent.extra = EXTRAS[name]
             return absent
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    waiting = {path for path in {item.path for item in items} if _BROKER.search(path.read_text())}
+    for item in items:
+        if item.path in waiting:
+            item.add_marker("broker")
