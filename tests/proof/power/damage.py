@@ -166,6 +166,7 @@ def cut_logs(seed: int, share: float) -> Logs:
 
 
 def _first_checkpoint(store: PoweredStore) -> int:
-    """Where the log is long, and the file has nothing of it yet."""
-    database = store.disk.log[0].file
-    return next(index for index, op in enumerate(store.disk.log) if op.acked and op.file == database)
+    """Where the log is long, and the file has nothing of it yet; that of an empty store says nothing."""
+    database, states = store.disk.log[0].file, store.states
+    ops = enumerate(store.disk.log)
+    return next(index for index, op in ops if op.file == database and states[op.acked] != states[0])

@@ -21,7 +21,7 @@ from orchestrator.machine.transition import Transition
 from orchestrator.memory import MemoryBus
 from orchestrator.messages import Done, Event, encode, type_name
 from orchestrator.participant import Call, participant
-from orchestrator.ports import Result
+from orchestrator.ports import BusMessage, Result
 from orchestrator.runtime.engine import Engine
 from orchestrator.wire import Address, Envelope, Kind, Request, Verb
 from orchestrator_adapters.sqlite import SQLiteStore
@@ -175,7 +175,7 @@ async def work(store: PoweredStore) -> None:
 async def _first_day(engine: Engine, world: shop.World, bus: MemoryBus) -> None:
     await engine.accept(_event(shop.Approved("2")))  # before its instance: the waiting room
     await engine.accept(_event(shop.Approved("never")))
-    await bus.publish([("OrderPlaced", BAD)])
+    await bus.publish([BusMessage("OrderPlaced", BAD)])
     world.will("ReserveStock", shop.OutOfStock(), RuntimeError("away"))
     world.will("ChargeCard", shop.CardDeclined())
     await _together(*[engine.accept(_event(shop.OrderPlaced(str(n)))) for n in range(4)])
