@@ -57,7 +57,10 @@ async def test_what_was_saved_is_loaded(log: EventLog) -> None:
     assert (saved.recorded, saved.version) == ((), 2)
     loaded = await accounts.load("42")
     assert loaded == saved and (loaded.id, loaded.version, loaded.recorded) == ("42", 2, ())
-    assert [row.event async for row in log.read("Account-42", types=(Opened, Deposited))] == [Opened("ann"), Deposited(Decimal(10))]
+    assert [row.event async for row in log.read("Account-42", types=(Opened, Deposited))] == [
+        Opened("ann"),
+        Deposited(Decimal(10)),
+    ]
 
 
 async def test_a_saved_one_goes_on(log: EventLog) -> None:
