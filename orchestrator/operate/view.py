@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..definition import Definition, StepDefinition
 
 MASK = "***"
-TRACEBACK = ": Traceback (most recent call last):"
 LONG_RETRY_S = 60.0  # a call that is tried for longer is worth a look
 
 
