@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Generic, cast, overload
@@ -19,6 +18,7 @@ from typing_extensions import TypeVar
 from .definition import Definition, StepKind
 from .errors import AppError, BadMessage
 from .messages import Command, Done, Event, Failure, Message, Unwound, is_boundary, replies_of, type_name
+from .nearest import nearest
 from .participant import Listener, Participant
 from .projection import Projection, shape_of
 from .recorded import EventTypes, all_events
@@ -381,7 +381,7 @@ def _not_found(name: str, missing: str) -> str:
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, list(names), 3, 0.6)
+    near = nearest(name, names, most=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -13,6 +12,7 @@ from msgspec import Meta, Struct
 
 from .errors import ConfigError
 from .machine.limits import AtLeastOne, MachineLimits, Seconds
+from .nearest import nearest
 from .ports import MAX_PAGE
 from .topics import NO_SETTINGS, TopicSettings
 
@@ -210,7 +210,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, _Given]:
                 found[names[variable]] = _Given(value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
             wrong = variable.removeprefix(ENVIRONMENT_PREFIX)
-            near = get_close_matches(wrong, [known.removeprefix(ENVIRONMENT_PREFIX) for known in names], 1, 0.75)
+            near = nearest(wrong, [known.removeprefix(ENVIRONMENT_PREFIX) for known in names], likeness=0.75)
             if near:
                 raise ConfigError(f"{variable} is not a setting; did you mean {ENVIRONMENT_PREFIX}{near[0]}?")
     return found
@@ -263,7 +263,7 @@ def _file(path: Path, table: dict[str, Any]) -> dict[str, _Given]:
 def _check_names(names: Iterable[str], origin: str) -> None:
     for name in names:
         if name not in _TYPES:
-            near = get_close_matches(name, _NAMES, 1)
+            near = nearest(name, _NAMES)
             remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_NAMES)}"
             raise ConfigError(f"{name!r} in {origin} is not a setting; {remedy}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from difflib import get_close_matches
 from typing import Any, cast
 
 import msgspec
@@ -13,6 +12,7 @@ from .app import App
 from .cloudevents import decoded, name_of
 from .errors import BadMessage
 from .messages import Event, decode, encode, type_version
+from .nearest import nearest
 from .strictjson import BODY_BYTES, DEPTH, strict_json
 from .wire import Envelope, Kind
 
@@ -67,7 +67,7 @@ def _as_object(content: object) -> dict[str, Any]:
 def _class(wire_type: str, app: App[Any]) -> type[Event]:
     cls = app.event_types.get(wire_type)
     if cls is None:
-        near = get_close_matches(wire_type, list(app.event_types), 1)
+        near = nearest(wire_type, app.event_types)
         remedy = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(app.event_types)) or 'none'}"
         raise BadMessage(f"{wire_type} is no event that {app.name} takes or publishes; {remedy}")
     return cls
