@@ -16,7 +16,7 @@ from ..messages import decode
 from ..ports import Clock
 from ..recorded import Append
 from ..topics import Topics
-from ..wire import Address, Envelope, Outgoing
+from ..wire import Address, Envelope, Kind, Outgoing
 from .committer import Committer
 from .listeners import delivery
 from .mailbox import Mail
@@ -120,7 +120,7 @@ class Distribution:
 
         def settled(told: Transition | Exception) -> None:
             if isinstance(told, Transition):
-                self._outcomes += [(name, told.outcome) for name in names]
+                self._outcomes += [(name, _outcome(told)) for name in names]
             else:
                 self._error = self._error or told
             self._left -= 1
@@ -128,6 +128,12 @@ class Distribution:
                 self._settled(tuple(self._outcomes) if self._error is None else self._error)
 
         return settled
+
+
+def _outcome(told: Transition) -> Outcome:
+    """What became of an event: the row of a bug is applied, but the event that its handler failed on is not (R15)."""
+    is_set_aside = told.message is not None and told.message.kind is Kind.BUG
+    return Outcome.QUEUED if is_set_aside else told.outcome
 
 
 class Distributor:

@@ -45,6 +45,30 @@ def test_an_event_before_its_instance_waits() -> None:
     assert "waits" in done.stdout
 
 
+BROKEN = """
+from orchestrator import App, Event, Saga, Wait, step
+
+class Opened(Event):
+    box: str
+
+class Box(Saga, key="box", starts=Opened):
+    box: str
+
+    @step
+    def look(self) -> Wait:
+        raise KeyError("nobody thought of that")
+
+app = App("boxes", sagas=[Box])
+"""
+
+
+def test_an_event_that_the_sagas_own_code_fails_on_is_not_called_applied(tmp_path: Path) -> None:
+    (tmp_path / "boxes.py").write_text(BROKEN)
+    done = emit("Opened", '{"box": "1"}', "--app", "boxes.py")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1] == "  Box/1: queued, the saga's own code failed: see `orchestrator why Box/1`"
+
+
 def test_the_same_event_as_json() -> None:
     done = emit("Ordered", '{"order": "1"}', "--json")
     said = json.loads(done.stdout)

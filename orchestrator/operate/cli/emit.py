@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ...errors import BadMessage
 from ...machine.transition import Outcome
-from ..protocol import Answer, Emit, Problem, Taken, raised
+from ..protocol import Answer, Emit, Problem, Taken, Target, raised
 from .options import common_options
 from .reach import reached
 from .session import Session, with_session
@@ -49,7 +49,8 @@ def emit(session: Session, type: str, event: str, file: Path | None) -> None:
     """Send one event of TYPE, or with --file (or - for stdin) one a line.
 
     An event is its payload as JSON, or a CloudEvent, which says its type itself: then TYPE can be left out. Its id,
-    or else a hash of its line, makes it harmless to send it again. When this ends, what was accepted is on disk.
+    or else a hash of its line, makes it harmless to send it again; to say the same a second time, give it an id:
+    {"type": TYPE, "id": ID, "data": PAYLOAD}. When this ends, what was accepted is on disk.
 
     \b
     Of a file the good lines go in; every bad one is named with its number and reason, and the exit code is 1.
@@ -94,15 +95,21 @@ def _emit_one(session: Session, type: str, payload: bytes) -> None:
         return
     session.output.line(_SAID[fate])
     for target in answer.targets:
-        session.output.line(f"  {target.target}: {target.outcome}")
+        session.output.line(f"  {target.target}: {target.outcome}{_behind_bug(session, target)}")
 
 
 _SAID = {
     Fate.ACCEPTED: "accepted",
-    Fate.DUPLICATE: "duplicate: it was in already",
+    Fate.DUPLICATE: "duplicate: it was in already (a second one like it needs an id of its own)",
     Fate.WAITING: "accepted: it waits for its instance",
     Fate.DEAD: "accepted, but nothing could use it: see `orchestrator dead list`",
 }
+
+
+def _behind_bug(session: Session, target: Target) -> str:
+    if target.outcome is not Outcome.QUEUED:
+        return ""
+    return f", the saga's own code failed: see `{session.command('why', target.target)}`"
 
 
 def fate_of(taken: Taken) -> Fate:
