@@ -30,7 +30,7 @@ def verb(turn: Turn) -> None:
     instance = turn.instance
     who = f"{message.type} by {message.user or 'an operator'}" + (f": {request.why}" if request.why else "")
     if instance.status.is_end:
-        turn.refuse(f"{instance.address} is {instance.status} already")
+        turn.refuse(f"it is {instance.status} already")
     elif instance.bug is not None and message.type not in (Verb.KILL, Verb.DROP):
         turn.refuse("it is parked over a message that its code could not handle: retry or drop that first")
     else:
