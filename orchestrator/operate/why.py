@@ -95,13 +95,14 @@ def _waits(it: DetailView, now: datetime) -> Iterator[str]:
         behind = f"; {_count(it.queued, 'message')} stand behind it" if it.queued else ""
         yield f"the saga's own code failed on {it.bug.type} ({it.bug.id}): {last}{behind}"
     if it.paused:
-        yield f"an operator paused it; {_count(it.held, 'message')} that it would send wait for resume"
+        held = f"; {_count(it.held, 'message')} that it would send wait for resume" if it.held else ""
+        yield f"an operator paused it{held}"
     if it.unwind_wanted:
         yield f"it will be undone ({it.unwind_wanted}) unless the pivot, which is under way, says yes"
     for _, alike in groupby(it.steps, key=lambda step: (step.step, step.state, step.undoing)):
         steps = list(alike)
         for step in steps[:ALIKE_SHOWN]:
-            yield _step(step, now, is_stopped=it.bug is not None)
+            yield _step(step, now, is_stopped=it.bug is not None, is_paused=it.paused)
         if len(steps) > ALIKE_SHOWN:
             yield f"the same holds for {len(steps) - ALIKE_SHOWN} more of {steps[0].step}"
     yield from _not_yet(it)
@@ -120,8 +121,8 @@ def _not_yet(it: DetailView) -> Iterator[str]:
         yield f"then it goes on with {it.goes_on_with}"
 
 
-def _step(step: StepView, now: datetime, *, is_stopped: bool) -> str:
-    overdue = "" if is_stopped else _overdue(step, now)
+def _step(step: StepView, now: datetime, *, is_stopped: bool, is_paused: bool) -> str:
+    overdue = "" if is_stopped or is_paused else _overdue(step, now)
     if step.state is StepState.PARKED:
         return f"{_subject(step)} is parked: {step.parked}; it needs a person"
     if step.state is StepState.HELD:
@@ -133,7 +134,7 @@ def _step(step: StepView, now: datetime, *, is_stopped: bool) -> str:
         )
     if step.state is StepState.ASKED:
         return _asked(step, now) + overdue
-    return _waiting(step, now) + overdue
+    return _waiting(step, now, is_paused=is_paused) + overdue
 
 
 def _asked(step: StepView, now: datetime) -> str:
@@ -145,9 +146,11 @@ def _asked(step: StepView, now: datetime) -> str:
     return f"{_subject(step)} waits for the reply to {step.sends}, {attempt_words(step)}{since}{late}{error}"
 
 
-def _waiting(step: StepView, now: datetime) -> str:
+def _waiting(step: StepView, now: datetime, *, is_paused: bool) -> str:
     since = f", since {moment_words(step.since, now)}"
     until = f"; its time is over {moment_words(step.next_at, now)}" if step.next_at else "; it has no time limit"
+    if is_paused and step.next_at:
+        until = "; its time begins afresh at resume"  # R17
     if step.takes:
         return f"{_subject(step)} waits for {' or '.join(step.takes)}{since}{until}"
     what = "its time" if step.takes is not None else "an event or its time" if step.next_at else "an event"

@@ -188,6 +188,14 @@ def test_why_without_the_classes_names_the_step() -> None:
     assert "attempt 1, first asked" in words(shop.charging(), with_classes=False)
 
 
+def test_a_pause_holds_the_time_of_a_wait_too_and_nothing_is_overdue() -> None:
+    dialogue = shop.waiting().verb("pause")
+    said = words(dialogue, after=9 * 86400)
+    assert "An operator paused it. Step approval" in said
+    assert "its time begins afresh at resume. Resume lets it go on." in said
+    assert "overdue" not in said
+
+
 def test_messages_behind_a_bug_are_counted() -> None:
     dialogue = shop.bug().tell(shop.Approved("waiting")).tell(shop.Approved("waiting"))
     assert "2 messages stand behind it" in words(dialogue)
