@@ -84,6 +84,7 @@ def test_a_token_in_a_query_is_not_shown() -> None:
         (("add", "http://127.0.0.1:9/", "--type", "member.lft"), 2, "member.left"),
         (("add", "http://127.0.0.1:9/", "--secret", "-"), 2, "24 to 64 bytes"),
         (("pause", "nobody"), 3, "no webhook nobody"),
+        (("remove", "nobody"), 3, "no webhook nobody"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(words: tuple[str, ...], code: int, said: str) -> None:

@@ -148,9 +148,10 @@ def resume(session: Session, name: str) -> None:
 def remove(session: Session, name: str, yes: bool) -> None:
     """Forget a webhook, and what it has not got yet."""
     if not yes:
+        it, _ = asyncio.run(_one(session, name))
         if not sys.stdin.isatty():
             raise click.UsageError("what it has not got yet is dropped: without a terminal to ask, give --yes")
-        click.confirm(f"Remove {name}, with what it has not got yet?", abort=True, err=True)
+        click.confirm(f"Remove {name}, with the {it.waiting} events it has not got yet?", abort=True, err=True)
     _change(session, name, "remove")
 
 
