@@ -250,7 +250,7 @@ def _aligned(titles: Sequence[str], rows: Sequence[Sequence[Cell]], width: int, 
         texts = [escape(cell.text) for cell in row]
         rest: list[str] = []
         if wrap and columns(texts[-1]) > widths[-1]:
-            texts[-1], *rest = textwrap.wrap(texts[-1], widths[-1])
+            texts[-1], *rest = textwrap.wrap(texts[-1], widths[-1], break_on_hyphens=False)
         parts = zip(row, texts, widths, is_right, strict=True)
         lines.append("  ".join(_placed(text, cell.style, w, right) for cell, text, w, right in parts).rstrip())
         lines += [" " * indent + text for text in rest]

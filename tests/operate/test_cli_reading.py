@@ -483,8 +483,17 @@ def test_history_lists_the_transitions(full: str) -> None:
 @pytest.mark.usefixtures("terminal")
 def test_history_on_a_terminal_has_a_line_for_each_thing_that_happened(full: str) -> None:
     lines = run("history", "Order/waiting", "--store", full).stdout.splitlines()
-    assert lines[0].split() == ["N", "AT", "(UTC)", "MESSAGE", "OUTCOME", "WHAT", "HAPPENED"]
+    assert lines[0].split() == ["N", "AT", "(UTC)", "MESSAGE", "WHAT", "HAPPENED"]
     assert any(line.strip() == "approval#1 entered" for line in lines)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_history_on_a_terminal_names_an_outcome_that_is_not_the_usual(tmp_path: Path) -> None:
+    url = shop.store(tmp_path / "one.db", [shop.completed().cancel("too late")])
+    lines = run("history", "Order/completed", "--store", url).stdout.splitlines()
+    assert not any("applied" in line for line in lines)
+    assert [line.split()[-1] for line in lines if "verb cancel" in line] == ["refused"]
+    assert lines[-1].strip() == "it is completed already"
 
 
 def test_history_at_folds_the_first_transitions(full: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ...machine.instance import Status, headline
+from ...machine.transition import Outcome
 from ..output import (
     BOLD,
     Cell,
@@ -95,20 +96,21 @@ def _labels(steps: Sequence[StepView], more: int) -> str:
     return f"{labels} +{more}" if more > 0 else labels
 
 
-ENTRY_TITLES = ("N", "AT (UTC)", "MESSAGE", "OUTCOME", "WHAT HAPPENED")
+ENTRY_TITLES = ("N", "AT (UTC)", "MESSAGE", "WHAT HAPPENED")
 
 
 def entry_rows(it: EntryView, *, for_people: bool) -> Iterator[list[Cell]]:
-    """A transition under ENTRY_TITLES: for people a line for each thing that happened."""
+    """A transition: for people under ENTRY_TITLES a line for each thing that happened; in a pipe with its outcome."""
     message = f"{it.message.kind} {it.message.type}" + (f" by {it.message.user}" if it.message.user else "")
     at = Cell(f"{it.at:%Y-%m-%d %H:%M:%S}", rfc3339(it.at.timestamp()))
-    head = [Cell(str(it.version), right=True), at, Cell(message), Cell(it.outcome)]
+    head = [Cell(str(it.version), right=True), at, Cell(message)]
     if not for_people:
-        yield [*head, Cell("; ".join(it.notes))]
+        yield [*head, Cell(it.outcome), Cell("; ".join(it.notes))]
         return
-    yield [*head, Cell(it.notes[0] if it.notes else "")]
-    for note in it.notes[1:]:
-        yield [Cell(""), Cell(""), Cell(""), Cell(""), Cell(note)]
+    # Most are applied, which what happened says by itself; a column for it would leave that too little room.
+    notes = it.notes if it.outcome == Outcome.APPLIED else (it.outcome, *it.notes)
+    for number, note in enumerate(notes or ("",)):
+        yield [*(head if number == 0 else [Cell("")] * len(head)), Cell(note)]
 
 
 DEAD_TITLES = ("ID", "SINCE", "TYPE", "FOR", "REASON", "ERROR")
