@@ -143,7 +143,10 @@ class Dialogue:
         return self
 
     def tell(self, event: Event, *, via: str = "", id: str = "") -> Self:
-        """An event arrives from outside. `via`: the field it is routed by, by default the saga's own."""
+        """An event arrives from outside. `via`: the field it is routed by, by default one that holds the key.
+
+        Errors: AssertionError if none does: it would go to another instance.
+        """
         envelope = Envelope(
             id=id or f"told-{next(self._ids)}",
             kind=Kind.EVENT,
@@ -151,7 +154,7 @@ class Dialogue:
             data=Raw(encode(event)),
             version=type_version(type(event)),
             time=self.now,
-            via=via or self.definition.key,
+            via=via or self._routed_by(event),
         )
         return self._take(envelope)
 
@@ -251,6 +254,16 @@ class Dialogue:
             return
         self._unmet = [other for other in self._unmet if other.name != row.name]
         self._unmet.append(row)
+
+    def _routed_by(self, event: Event) -> str:
+        fields = self.definition.routes.get(type_name(type(event)), ())
+        if self.instance is None or not fields:
+            return self.definition.key
+        for field in fields:
+            if str(getattr(event, field)) == self._key:
+                return field
+        self._complain(f"expected  an event for {self._key!r}, by its {' or '.join(fields)}", f"actual    {event!r}")
+        raise AssertionError  # not reached
 
     def _row_for(self, said: tuple[Any, ...]) -> Outgoing:
         if said:

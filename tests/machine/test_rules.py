@@ -723,9 +723,13 @@ def test_the_deadline_unwinds() -> None:
 
 
 def test_an_event_is_routed_by_another_field() -> None:
-    t = begun(Referenced).tell(Approved("x", "1"))
-    assert t.status == "running"
-    assert begun(Referenced).tell(Approved("x", "1"), via="reference").status == "completed"
+    assert begun(Referenced).tell(Approved("x", "1"), via="order").status == "running"
+    assert begun(Referenced).tell(Approved("x", "1")).status == "completed"
+
+
+def test_an_event_for_another_instance_is_not_told_to_this_one() -> None:
+    with pytest.raises(AssertionError, match="expected  an event for '1', by its reference"):
+        begun(Referenced).tell(Approved("1", "x"))
 
 
 def test_react_leaves_its_arguments_alone() -> None:
