@@ -628,6 +628,7 @@ def test_config_shows_values_origins_and_no_password(monkeypatch: pytest.MonkeyP
     assert (items["topics.prefix"]["value"], items["topics.routes"]["value"]) == ("eu.", {"*": "orders"})
     shown = {row[0]: row[1] for row in rows("config", "show")}
     assert (shown["topics.routes"], shown["topics.plain"]) == ('{"*":"orders"}', "")
+    assert (shown["topics.core"], shown["webhooks.allow"], shown["limits.retention_s"]) == ("true", "", "2592000")
     assert items["app"]["origin"] == "--app"
 
 

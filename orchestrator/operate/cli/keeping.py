@@ -291,7 +291,7 @@ def config_show(session: Session) -> None:
         {"setting": name, "value": _shown(_value(settings, name)), "origin": origin} for name, origin in origins.items()
     ]
     rows = [[Cell(_as_text(value)) for value in it.values()] for it in views]
-    session.output.items(("SETTING", "VALUE", "FROM"), rows, views)
+    session.output.items(("SETTING", "VALUE", "FROM"), rows, views, wrap=True)
 
 
 def _value(settings: object, name: str) -> object:
@@ -301,9 +301,11 @@ def _value(settings: object, name: str) -> object:
 
 
 def _as_text(value: object) -> str:
-    """A table as it may be given in the environment; an empty one as nothing."""
-    if isinstance(value, dict):
-        return msgspec.json.encode(value).decode() if value else ""
+    """As it may be given in the environment; an empty list or table as nothing."""
+    if isinstance(value, float):
+        return str(int(value) if value.is_integer() else value)
+    if isinstance(value, dict | tuple | bool):
+        return msgspec.json.encode(value).decode() if value or value is False else ""
     return str(value)
 
 
