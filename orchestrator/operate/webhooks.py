@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from datetime import datetime
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from ..messages import decode
 from ..ports import MAX_PAGE
 from ..recorded import by_wire_type
 from ..webhooks import EVENTS, STREAM, Subscriptions, Webhook, WebhookEvent, shown_url
-from ..wire import Route
+from ..wire import Outgoing, Route
 from .view import WebhookNeed, moment
 
 MOST_ROWS = 100_000  # of the outbox and of the dead letters that are counted
@@ -23,8 +23,8 @@ _CLASSES = by_wire_type(EVENTS)
 
 class WebhookView(Struct, frozen=True, kw_only=True):
     """A webhook. `state`: active, failing (since `since`) or paused; `why` it is paused, or the last error. `waiting`:
-    events that it has not got yet, `dead`: that it did not take in all attempts (null: not counted). `secrets`: how
-    many sign at present.
+    events that it has not got yet, `attempt` and `next_at`: of the one that failed most often, which comes next and
+    when; `dead`: that it did not take in all attempts (null: not counted). `secrets`: how many sign at present.
     """
 
     name: str
@@ -37,6 +37,8 @@ class WebhookView(Struct, frozen=True, kw_only=True):
     insecure: bool
     added_at: datetime
     waiting: int | None = None
+    attempt: int = 1
+    next_at: datetime | None = None
     dead: int | None = None
 
 
@@ -73,28 +75,48 @@ async def changes(store: EventStore, name: str) -> list[ChangeView]:
     return found
 
 
-async def counted(store: EventStore) -> tuple[Counter[str], Counter[str]]:
-    """For each sink: how many rows of the outbox, how many dead letters."""
-    waiting: Counter[str] = Counter()
-    dead: Counter[str] = Counter()
+class Queue(Struct):
+    """What a sink has not got: how many rows of the outbox, the next attempt at the one that failed most often, and how
+    many dead letters.
+    """
+
+    waiting: int = 0
+    attempt: int = 1
+    next_at: float | None = None
+    dead: int = 0
+
+    def add(self, row: Outgoing) -> None:
+        """One more that waits."""
+        self.waiting += 1
+        if row.envelope.attempt > self.attempt:
+            self.attempt, self.next_at = row.envelope.attempt, row.due_at
+
+
+async def queues(store: EventStore) -> dict[str, Queue]:
+    """Of each sink that has one."""
+    found: defaultdict[str, Queue] = defaultdict(Queue)
     after = 0
     for _ in range(MOST_ROWS // MAX_PAGE):
         rows = await store.due(math.inf, MAX_PAGE, after)
-        waiting.update(due.outgoing.listener for due in rows if due.outgoing.route is Route.LISTENER)
+        for due in rows:
+            if due.outgoing.route is Route.LISTENER:
+                found[due.outgoing.listener].add(due.outgoing)
         if len(rows) < MAX_PAGE:
             break
         after = rows[-1].position
     after = 0
     for _ in range(MOST_ROWS // MAX_PAGE):
         letters = await store.dead_letters(after)
-        dead.update(letter.listener for letter in letters if letter.listener)
+        for letter in letters:
+            if letter.listener:
+                found[letter.listener].dead += 1
         if len(letters) < MAX_PAGE:
             break
         after = letters[-1].id
-    return waiting, dead
+    return found
 
 
-def view(webhook: Webhook, now: float, waiting: int | None = None, dead: int | None = None) -> WebhookView:
+def view(webhook: Webhook, now: float, queue: Queue | None = None) -> WebhookView:
     """A webhook as it stands."""
     state, since, why = _standing(webhook)
     return WebhookView(
@@ -107,8 +129,10 @@ def view(webhook: Webhook, now: float, waiting: int | None = None, dead: int | N
         secrets=len(webhook.signing(now)),
         insecure=webhook.insecure,
         added_at=moment(webhook.added_at),
-        waiting=waiting,
-        dead=dead,
+        waiting=None if queue is None else queue.waiting,
+        attempt=1 if queue is None else queue.attempt,
+        next_at=None if queue is None or queue.next_at is None else moment(queue.next_at),
+        dead=None if queue is None else queue.dead,
     )
 
 

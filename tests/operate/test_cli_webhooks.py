@@ -115,6 +115,16 @@ def test_through_a_daemon_to_a_receiver_that_verifies(tmp_path: Path) -> None:
     assert (tested["type"], sent["type"], sent["data"]) == ("webhook.test", "member.joined", {"member": "anna"})
 
 
+def test_an_event_that_is_tried_again_shows_its_next_attempt(tmp_path: Path) -> None:
+    with receiver() as there, daemon(tmp_path, app=APP, **ALLOWED):
+        done("add", there.url("/500"), "--name", "ill")
+        CliRunner().invoke(main, ["emit", "Joined", '{"member": "anna"}'])
+        wait_until(lambda: done("show", "ill")["item"]["attempt"] == 2)
+        item = done("show", "ill")["item"]
+    assert (item["state"], item["waiting"]) == ("active", 1)
+    assert item["next_at"] > item["added_at"]
+
+
 def test_what_is_failing_or_paused_by_itself_needs_you(tmp_path: Path) -> None:
     with receiver() as there, daemon(tmp_path, app=APP, **ALLOWED):
         done("add", there.url("/410"), "--name", "gone")

@@ -11,7 +11,7 @@ import click
 
 from ...errors import NotFound, Refused
 from .. import webhooks as views
-from ..output import Cell, moment_cell, rfc3339
+from ..output import Cell, moment_cell, relative, rfc3339
 from ..protocol import (
     AddWebhook,
     Answer,
@@ -25,7 +25,7 @@ from ..protocol import (
     WebhookTold,
     raised,
 )
-from ..webhooks import ChangeView, WebhookView
+from ..webhooks import ChangeView, Queue, WebhookView
 from .options import common_options
 from .reach import reached
 from .session import Session, with_session
@@ -74,7 +74,8 @@ def list_(session: Session) -> None:
 
     \b
     In a pipe: name, state (active, failing, paused), since, URL, types, waiting, dead, why.
-    JSON: items (name, url, types, state, since, why, secrets, insecure, added_at, waiting, dead), next.
+    JSON: items (name, url, types, state, since, why, secrets, insecure, added_at, waiting, attempt,
+    next_at, dead), next.
     """
     now = session.now()
     found = asyncio.run(_all(session, now.timestamp()))
@@ -87,7 +88,7 @@ def list_(session: Session) -> None:
             Cell(", ".join(it.types) or "all"),
             Cell(str(it.waiting), right=True),
             Cell(str(it.dead), right=True, style="red" if it.dead else ""),
-            Cell(it.why),
+            Cell(it.why or _retrying(it, now), it.why),
         ]
         for it in found
     ]
@@ -258,8 +259,8 @@ def _answer(session: Session, ask: Ask, kind: type[A]) -> A:
 async def _all(session: Session, now: float) -> list[WebhookView]:
     async with session.reading() as store:
         found = await views.read(store)
-        waiting, dead = await views.counted(store)
-    return [views.view(it, now, waiting[it.sink], dead[it.sink]) for it in found]
+        queues = await views.queues(store)
+    return [views.view(it, now, queues.get(it.sink, Queue())) for it in found]
 
 
 async def _one(session: Session, name: str) -> tuple[WebhookView, list[ChangeView]]:
@@ -267,8 +268,8 @@ async def _one(session: Session, name: str) -> tuple[WebhookView, list[ChangeVie
         webhook = (await views.read(store)).find(name)
         if webhook is None:
             raise NotFound(f"there is no webhook {name}: `{session.command('webhooks', 'list')}` shows what there is")
-        waiting, dead = await views.counted(store)
-        it = views.view(webhook, session.now().timestamp(), waiting[webhook.sink], dead[webhook.sink])
+        queue = (await views.queues(store)).get(webhook.sink, Queue())
+        it = views.view(webhook, session.now().timestamp(), queue)
         return it, await views.changes(store, name)
 
 
@@ -283,7 +284,18 @@ def _can_do(session: Session, it: WebhookView) -> list[str]:
     return [session.command("webhooks", verb, it.name) for verb in verbs]
 
 
+def _retrying(it: WebhookView, now: datetime) -> str:
+    """What is tried again before it has failed for so long that it counts as failing."""
+    if it.attempt == 1:
+        return ""
+    return f"attempt {it.attempt} {relative(it.next_at, now)}" if it.next_at is not None else f"attempt {it.attempt}"
+
+
 def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(map(str, cast("tuple[object, ...]", value))) or "all"
     if isinstance(value, datetime):
