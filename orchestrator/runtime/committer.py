@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from asyncio import sleep
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from ..errors import DuplicateMessage, StoreError, StoreFull, StoreUnavailable
 from ..machine.transition import Outcome, Transition
@@ -46,7 +46,7 @@ class Committer:
         self._to_repeat: list[tuple[Transition, Answer]] = []  # of this group, when nothing is known of it
         self._names: list[str] = []
         self._wakeup = Wakeup()
-        self._company = Wakeup()
+        self._company: Wakeup | None = None  # what only waits for company sleeps on it
         self._is_committing = False
         self._is_unknown = False  # whether the last writes are stored
 
@@ -58,8 +58,10 @@ class Committer:
     def add(self, transition: Transition, answer: Answer) -> None:
         """Store this with the next group, then call `answer`."""
         self._gathered.append((transition, answer))
-        self._wakeup.set()
-        self._company.set()
+        if len(self._gathered) == 1:  # the others find the loop awake
+            self._wakeup.set()
+            if self._company is not None:
+                self._company.set()
 
     def store(self, transition: Transition, settled: Callable[[Transition], None] | None = None) -> None:
         """Store what belongs to no instance, again until something is known of it, and before what was given later;
@@ -91,22 +93,27 @@ class Committer:
 
     async def run(self) -> None:
         """Commit group after group. Errors: StoreCorrupt and whatever else nobody can mend."""
-        while True:
-            await self._wakeup.wait()
-            while self._gathered or self._names or self._is_unknown:  # an empty group asks whether the store is back
-                if not self._gathered and not self._is_unknown:
-                    await self._wait_for_company()
-                self._is_committing = True
-                await self._commit(self._next_group())
-                self._is_committing = False
-                self._changed.ring()
-                if not self._gathered:
-                    await checkpoint()  # what follows at once from this group is stored without another wake-up
+        with anyio.CancelScope() as self._scope:
+            while True:
+                await self._wakeup.wait()
+                await self._commit_all()
+
+    async def _commit_all(self) -> None:
+        while self._gathered or self._names or self._is_unknown:  # an empty group asks whether the store is back
+            if not self._gathered and not self._is_unknown:
+                await self._wait_for_company()
+            self._is_committing = True
+            await self._commit(self._next_group())
+            self._is_committing = False
+            self._changed.ring()
+            if not self._gathered:
+                await sleep(0)  # what follows at once from this group is stored without another wake-up
 
     async def _wait_for_company(self) -> None:
         """A group of its own would cost a sync, and hold up what comes meanwhile."""
         self._company = Wakeup()
         await self._company.wait_at_most(self._clock, COMPANY_S)
+        self._company = None
 
     def _next_group(self) -> list[tuple[Transition, Answer]]:
         """A name to be taken out is that of a row that is stored: what is put under it now is another one."""
@@ -115,7 +122,11 @@ class Committer:
         if self._names:
             names, self._names = tuple(self._names), []
             group.append((Transition(at=self._clock.now(), remove=names), self._again))
-        group += [gathered.popleft() for _ in range(min(len(gathered), self._group))]
+        if len(gathered) <= self._group:
+            group += gathered
+            gathered.clear()
+            return group
+        group += [gathered.popleft() for _ in range(self._group)]
         while gathered and _is_built_on(group[-1][0], gathered[0][0]):  # it is refused with that, not tried after it
             group.append(gathered.popleft())
         return group
@@ -135,12 +146,10 @@ class Committer:
         self._gathered.extendleft(reversed(self._to_repeat))
         self._to_repeat.clear()
 
-    async def _results(self, transitions: list[Transition]) -> list[Result | Exception]:
-        results: list[Result] = []
+    async def _results(self, transitions: list[Transition]) -> Sequence[Result | Exception]:
         while True:
             try:
-                with anyio.CancelScope(shield=True):  # a cancelled caller would not know whether it is stored
-                    results = await self._store.commit(transitions)
+                results = await self._stored(transitions)
             except StoreFull as error:
                 await self._failed(error)
             except StoreUnavailable as error:
@@ -154,9 +163,19 @@ class Committer:
                 return await self._one_by_one(transitions, error)
             else:
                 self._succeeded()
-                return [*results]
+                return results
 
-    async def _one_by_one(self, transitions: list[Transition], error: Exception) -> list[Result | Exception]:
+    async def _stored(self, transitions: list[Transition]) -> list[Result]:
+        """Not cancelled meanwhile, or nobody would know whether it is stored. A scope for each commit takes as long as
+        the loop needs for all else.
+        """
+        self._scope.shield = True
+        try:
+            return await self._store.commit(transitions)
+        finally:
+            self._scope.shield = False
+
+    async def _one_by_one(self, transitions: list[Transition], error: Exception) -> Sequence[Result | Exception]:
         """One that cannot be stored must not keep the others from it; which one it is, only trying tells."""
         if len(transitions) == 1:
             return [error]

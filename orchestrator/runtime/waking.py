@@ -1,12 +1,12 @@
 """How the loops of the runtime sleep: one flag a loop, and one bell that all who wait for a change listen to.
 
-Events are asyncio's own, as the database's thread is: one of anyio's looks for its backend each time that it is made,
-which takes six times as long, and one is made for each message from outside.
+Events and futures are asyncio's own, as the database's thread is: one of anyio's events looks for its backend each time
+that it is made, which takes six times as long, and one is made for each message from outside.
 """
 
 from __future__ import annotations
 
-from asyncio import Event
+from asyncio import Event, Future, get_running_loop
 
 import anyio
 
@@ -18,7 +18,7 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._event: Event | None = None
+        self._sleep: Future[None] | None = None
         self._nap: anyio.CancelScope | None = None
 
     def set(self) -> None:
@@ -26,19 +26,19 @@ class Wakeup:
         if self._is_set:
             return
         self._is_set = True
-        if self._event is not None:
-            self._event.set()
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
         if self._nap is not None:
             self._nap.cancel()
 
     async def wait(self) -> None:
         """Sleep until it is set; it is not set any more then."""
         if not self._is_set:
-            self._event = Event()
+            self._sleep = get_running_loop().create_future()
             try:
-                await self._event.wait()
+                await self._sleep
             finally:
-                self._event = None
+                self._sleep = None
         self._is_set = False
 
     async def wait_at_most(self, clock: Clock, seconds: float) -> None:
