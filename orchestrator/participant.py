@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, Never, NoReturn, cast, get_args, get_origin, overload
 
+from msgspec import Raw
 from typing_extensions import TypeVar
 
 from .errors import DefinitionError, OrchestratorError
@@ -63,9 +64,9 @@ class Call(Generic[R]):
         attempt: int = 1,
         deadline: datetime | None = None,
         sender: Address | None = None,
-        payload: bytes | None = None,
+        payload: bytes | Raw | None = None,
         events: EventLog | None = None,
-        cause: Cause | None = None,
+        cause: Cause | Envelope | None = None,
     ) -> None:
         """Made by the daemon, and in the tests of a participant; `payload` is the command as it came (default: its
         JSON), by which `once` knows a key that is used for two different commands; `events` may be any store there,
@@ -80,7 +81,7 @@ class Call(Generic[R]):
         self.sender = sender
         self._payload = payload
         self._events = events
-        self._cause = cause or Cause(correlation_id=key, causation_id=key)
+        self._cause = cause
 
     @classmethod
     def of(
@@ -96,9 +97,9 @@ class Call(Generic[R]):
             attempt=outgoing.envelope.attempt or 1,
             deadline=deadline,
             sender=outgoing.sender,
-            payload=bytes(outgoing.envelope.data),
+            payload=outgoing.envelope.data,
             events=events,
-            cause=Cause.of(outgoing.envelope),
+            cause=outgoing.envelope,
         )
 
     @property
@@ -110,7 +111,8 @@ class Call(Generic[R]):
         """
         if self._events is None:
             raise OrchestratorError("this Call was made without a log of events: Call(..., events=MemoryStore())")
-        return self._events.caused_by(self._cause)
+        cause = self._cause or Cause(correlation_id=self.key, causation_id=self.key)
+        return self._events.caused_by(Cause.of(cause) if isinstance(cause, Envelope) else cause)
 
     def once(self, database: Database) -> Once:
         """A block that takes effect once for this key, whatever comes twice, crashes or is undone (R7).
@@ -229,10 +231,11 @@ class Participant(Generic[R_contra]):
     commands      the command classes it takes
     answers       the classes it may answer with, Done for None
     is_async      else it runs in a thread
+    takes_call    whether its second parameter is the `Call`; else it has none
     resources     what it expects as `call.resources`; object if it does not say
     """
 
-    __slots__ = ("_takes_call", "answers", "commands", "function", "is_async", "name", "resources")
+    __slots__ = ("_declared", "answers", "commands", "function", "is_async", "name", "resources", "takes_call")
 
     def __init__(
         self,
@@ -249,24 +252,30 @@ class Participant(Generic[R_contra]):
         self.answers = answers
         self.is_async = inspect.iscoroutinefunction(function)
         self.resources = resources
-        self._takes_call = takes_call
+        self.takes_call = takes_call
+        self._declared = {cls: _replies(cls) for cls in commands}
 
     def __call__(self, command: Command[Any, Any], call: Call[R_contra]) -> Any:
         """Run the function: its answer, or for an async one what is to be awaited for it."""
-        return self.function(command, call) if self._takes_call else self.function(command)
+        return self.function(command, call) if self.takes_call else self.function(command)
 
     def answered(self, call: Call[Any], answer: object) -> Event | Refusal:
         """What the function gave, as a reply to its command: Done for None. Errors: OrchestratorError, if that is
         none that the command declares.
         """
+        return self.reply(call.command, answer, is_undo=call.undoes is not None)
+
+    def reply(self, command: Command[Any, Any], answer: object, *, is_undo: bool) -> Event | Refusal:
+        """The same, of a command alone."""
         reply = Done() if answer is None else answer
-        yes, no = replies_of(type(call.command))
-        declared = (*yes, *no) if call.undoes is None else (*yes, Done)
+        declared = self._declared[type(command)]
+        if is_undo:
+            declared = (*replies_of(type(command))[0], Done)
         if isinstance(reply, declared):
             return cast(Event | Refusal, reply)
         names = ", ".join(cls.__name__ for cls in declared)
         raise OrchestratorError(
-            f"{self.name} gave {_said(answer)} for {type(call.command).__name__}, which declares {names}"
+            f"{self.name} gave {_said(answer)} for {type(command).__name__}, which declares {names}"
         )
 
     def __repr__(self) -> str:

@@ -50,7 +50,7 @@ class Calls:
         to `answer`. Of a command of somebody else, `known` gives the answer that it got while it waited, and
         `out_of_time` is told when none will be given; `events` is the log that participants append to.
         """
-        self._app = app
+        self._types = app.types
         self._resources = resources
         self._functions = functions
         self._clock = clock
@@ -85,8 +85,7 @@ class Calls:
         """Carry out a command of the outbox. `is_fresh`: this process committed it just now and never began it, so
         that the refusal of a first attempt is clean (R6).
         """
-        queue = self._queues[outgoing.envelope.type]
-        self._queue_of[outgoing.name] = queue
+        queue = self._queue_of[outgoing.name] = self._queues[outgoing.envelope.type]
         queue.add(_Order(outgoing, is_fresh))
 
     def forget(self, name: str) -> None:
@@ -131,31 +130,34 @@ class Calls:
         self, worker: Worker, participant: Participant[Any], outgoing: Outgoing, seconds: float | None
     ) -> Answer | None:
         """The answer, or the failure to give one; None when the time was over."""
-        where = {"command": outgoing.name, "attempt": outgoing.envelope.attempt}
+        envelope = outgoing.envelope
         try:
-            command = self._decoded(outgoing.envelope)
+            command: Any = decode(self._types[envelope.type], envelope.data, envelope.version)
         except BadMessage as error:
-            _log.error("%s cannot be decoded", outgoing.envelope.type, exc_info=error, extra=where)
+            _log.error("%s cannot be decoded", envelope.type, exc_info=error, extra=_where(outgoing))
             return _failure("fatal", of_error(error))
         try:
-            call: Call[Any] = Call.of(outgoing, command, self._resources, self._events)
-            given = await self._functions.run(worker, participant, (command, call), participant.is_async, seconds)
-            return _answered(participant.answered(call, given))
+            arguments: tuple[Any, ...] = (command,)
+            if participant.takes_call:
+                arguments = (command, Call.of(outgoing, command, self._resources, self._events))
+            given = await self._functions.run(worker, participant.function, arguments, participant.is_async, seconds)
+            return _answered(participant.reply(command, given, is_undo=bool(outgoing.undoes)))
         except OutOfTime:
-            _log.warning("%s did not answer in time", participant.name, extra=where)
+            _log.warning("%s did not answer in time", participant.name, extra=_where(outgoing))
             return None
         except RetryAfter as error:
-            _log.warning("%s asks for patience: %s", participant.name, error, extra=where)
+            _log.warning("%s asks for patience: %s", participant.name, error, extra=_where(outgoing))
             return _failure("error", of_error(error), error.seconds)
         except Fatal as error:
-            _log.error("%s failed for good", participant.name, exc_info=error, extra=where)
+            _log.error("%s failed for good", participant.name, exc_info=error, extra=_where(outgoing))
             return _failure("fatal", of_error(error))
         except Exception as error:  # noqa: BLE001 whatever a participant raises is a failure of its attempt
-            _log.warning("%s failed", participant.name, exc_info=error, extra=where)
+            _log.warning("%s failed", participant.name, exc_info=error, extra=_where(outgoing))
             return _failure("error", of_error(error))
 
-    def _decoded(self, envelope: Envelope) -> Any:
-        return decode(self._app.types[envelope.type], envelope.data, envelope.version)
+
+def _where(outgoing: Outgoing) -> dict[str, object]:
+    return {"command": outgoing.name, "attempt": outgoing.envelope.attempt}
 
 
 class _Order(Struct, frozen=True, gc=False):
@@ -185,10 +187,14 @@ class _Queue:
         self.orders[order.outgoing.name] = order
         self._share.more()
 
-    async def _take(self, worker: Worker) -> None:
-        if self.orders:
-            _, order = self.orders.popitem(last=False)
-            await self._carry_out(worker, self._participant, order)
+    def _take(self, worker: Worker) -> Awaitable[None]:
+        if not self.orders:
+            return _nothing()
+        _, order = self.orders.popitem(last=False)
+        return self._carry_out(worker, self._participant, order)
+
+
+async def _nothing() -> None: ...
 
 
 def _answered(message: Message) -> Answer:

@@ -49,7 +49,8 @@ class Pool:
         if self._is_closed:
             return
         self._jobs.append(job)
-        self._call_one()
+        if not self._is_coming:
+            self._call_one()
 
     def close(self) -> None:
         """Begin no further job; those that run go on."""
@@ -61,8 +62,6 @@ class Pool:
         """Have one more worker come. It calls the next before its own job, which may take long: so all that waits is
         begun soon, and a hundred jobs that do not wait for anything are done by the first worker alone.
         """
-        if self._is_coming:
-            return
         if self._idle:
             self._is_coming = True
             self._idle.pop().wakeup.set()
@@ -85,7 +84,7 @@ class Pool:
             while self._jobs:
                 job = self._jobs.popleft()
                 self.running += 1
-                if self._jobs:
+                if self._jobs and not self._is_coming:
                     self._call_one()
                 try:
                     await job(worker)
