@@ -40,7 +40,8 @@ class Mail(Struct, eq=False, gc=False):
     @property
     def is_verb(self) -> bool:
         """Whether it overtakes."""
-        return self.message is not None and self.message.kind is Kind.VERB
+        message = self.message
+        return message is not None and message.kind is Kind.VERB
 
     @property
     def settles(self) -> bool:

@@ -97,8 +97,9 @@ class Relay:
         self._refused: dict[str, _Parcel] = {}  # by the broker, for now
         self._refused_names: dict[str, None] = {}  # of these, and of those that are offered again
         self._audience = audience
+        self._here = _Spill(self._has_room_here)
         self._spills: dict[Bound, _Spill] = {
-            Lane.HERE: _Spill(self._has_room_here),
+            Lane.HERE: self._here,
             Lane.NOBODY: _Spill(lambda: True),
             Lane.BUS: _Spill(self._has_room_to_publish),
         }
@@ -140,10 +141,13 @@ class Relay:
 
     def without_unwanted(self, transition: Transition) -> Transition:
         """The transition without the events that go to no bus and that nobody here wants: they need not be stored."""
-        unwanted = [row for row in transition.put if row.route is Route.EVENT and not self._is_wanted(row)]
-        if not unwanted:
+        for row in transition.put:
+            if row.route is Route.EVENT and not self._is_wanted(row):
+                break
+        else:
             return transition
-        return replace(transition, put=tuple(row for row in transition.put if row not in unwanted))
+        wanted = (row for row in transition.put if row.route is not Route.EVENT or self._is_wanted(row))
+        return replace(transition, put=tuple(wanted))
 
     def committed(self, transition: Transition) -> None:
         """Forget what was taken out, hand over what was put in."""
@@ -297,25 +301,27 @@ class Relay:
         return self._bus is not None and self._topics.is_published(row.envelope.type)
 
     def _settled(self, name: str) -> None:
-        self._under_way.pop(name, None)
+        row = self._under_way.pop(name, None)
         if self._taken_out is not None:
             self._taken_out[name] = None
-        self._calls.forget(name)
-        self._listeners.forget(name)
-        self._is_refused_no_more(name)
+        if self._refused_names:
+            self._is_refused_no_more(name)
+        if row is None:
+            return
+        if row.route is Route.COMMAND:
+            self._calls.forget(name)
+        elif row.route is Route.LISTENER:
+            self._listeners.forget(name)
 
     def _hand_over(self, row: Outgoing, *, is_fresh: bool) -> None:
         if self._is_stopped and row.route is not Route.REPLY:
             return
-        spill = self._spill(self._bound(row))
-        if is_fresh and row.name not in self._under_way and (spill.is_open or not spill.has_room()):
-            spill.open()
-            self._wakeup.set()
-            if row.route is Route.EVENT and spill is self._spills[Lane.BUS]:
-                self._distribute(row)  # who wants it here does not wait for a broker
-            return
-        if is_fresh and self._under_way.get(row.name) == row:
-            return  # a page of the store was quicker, or it was put a second time
+        if is_fresh:
+            known = self._under_way.get(row.name)
+            if known is None and not self._is_taken_up(row):
+                return
+            if known == row:
+                return  # a page of the store was quicker, or it was put a second time
         self._under_way[row.name] = row
         match row.route:
             case Route.COMMAND:
@@ -329,6 +335,20 @@ class Relay:
             case Route.REPLY:
                 self._publish(row, partial(self._has_gone, row))
 
+    def _is_taken_up(self, row: Outgoing) -> bool:
+        """Whether there is room for it in memory; else it stays in the store, to be read when there is."""
+        spill = self._here if self._is_carried_out_here(row) else self._spill(self._bound(row))
+        if not spill.is_open and spill.has_room():
+            return True
+        spill.open()
+        self._wakeup.set()
+        if row.route is Route.EVENT and spill is self._spills[Lane.BUS]:
+            self._distribute(row)  # who wants it here does not wait for a broker
+        return False
+
+    def _is_carried_out_here(self, row: Outgoing) -> bool:
+        return row.route is Route.COMMAND and self._calls.takes(row.envelope.type)
+
     def _bound(self, row: Outgoing) -> Bound:
         match row.route:
             case Route.LISTENER:
@@ -337,7 +357,7 @@ class Relay:
                 return Lane.BUS if self._is_published(row) else Lane.HERE
             case Route.REPLY:
                 return Lane.BUS if self._bus is not None else Lane.HERE
-            case Route.COMMAND if not (row.reply_to or self._calls.takes(row.envelope.type)):
+            case Route.COMMAND if not (row.reply_to or self._is_carried_out_here(row)):
                 return Lane.BUS if self._bus is not None else Lane.HERE
             case _:
                 return Lane.HERE

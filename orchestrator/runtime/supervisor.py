@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import traceback
+from asyncio import sleep
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from anyio.lowlevel import checkpoint
 from msgspec.structs import replace
 
 from ..config import Limits
@@ -74,9 +74,9 @@ class Supervisor:
         self.pending += 1
         mailbox = self._mailboxes.get(address)
         if mailbox is None:
-            mailbox = self._mailboxes[address] = Mailbox(address)
-            mailbox.put(mail)
-            if self._on_delivery and self._is_at_hand(mailbox):
+            instance = self._hot.pop(address, None)
+            mailbox = self._mailboxes[address] = Mailbox(address, instance, instance is not None, mails=[mail])
+            if instance is not None and self._on_delivery:
                 self._on_delivery -= 1
                 self._turn(mailbox)
                 return
@@ -107,7 +107,7 @@ class Supervisor:
             while self._ready:
                 self._on_delivery = ON_DELIVERY
                 turn = [self._ready.popleft() for _ in range(min(len(self._ready), AT_ONCE))]
-                missing = [mailbox for mailbox in turn if not self._is_at_hand(mailbox)]
+                missing = [mailbox for mailbox in turn if not mailbox.is_known]
                 if missing:
                     await self._load(missing)
                 decided = 0
@@ -116,21 +116,15 @@ class Supervisor:
                     decided += self._turn(mailbox)
                     if decided >= AT_ONCE:
                         decided = 0
-                        await checkpoint()
+                        await sleep(0)
                 if decided and self._ready:
-                    await checkpoint()
+                    await sleep(0)
 
     def _schedule(self, mailbox: Mailbox) -> None:
         if not mailbox.under_way and not mailbox.is_ready:
             mailbox.is_ready = True
             self._ready.append(mailbox)
             self._wakeup.set()
-
-    def _is_at_hand(self, mailbox: Mailbox) -> bool:
-        if not mailbox.is_known:
-            mailbox.instance = self._hot.pop(mailbox.address, None)
-            mailbox.is_known = mailbox.instance is not None
-        return mailbox.is_known
 
     async def _load(self, mailboxes: list[Mailbox]) -> None:
         while True:
@@ -152,7 +146,7 @@ class Supervisor:
         while mailbox.mails and len(mailbox.under_way) < IN_A_ROW:
             mail = mailbox.mails[0]
             told = self._told(mailbox, mail)
-            if isinstance(told, Transition) and not mail.preview and not _is_void(told):
+            if isinstance(told, Transition) and not mail.preview and (told.instance is not None or not _is_void(told)):
                 mailbox.take()
                 self._commit(mailbox, mail, told)
                 if told.instance is not None:
@@ -165,6 +159,7 @@ class Supervisor:
                 mailbox.take()
                 self._settle(mailbox, mail, told)
                 self._next(mailbox)
+                self._changed.ring()
                 return 1
         return len(mailbox.under_way)
 
@@ -172,15 +167,20 @@ class Supervisor:
         """What a message does, or why it cannot be handled."""
         now = self._clock.now()
         message = mail.message
-        if message is None and mailbox.instance is not None:
-            message = next_timer(mailbox.instance, now)
-            if message is not None:
-                message = away(mailbox.instance, message, self.is_away)
         if message is None:
-            return Transition(at=now, outcome=Outcome.STALE)
-        if mail.must_exist and mailbox.instance is None:
+            message = self._timer(mailbox, now)
+            if message is None:
+                return Transition(at=now, outcome=Outcome.STALE)
+        elif mail.must_exist and mailbox.instance is None:
             return NotFound(f"there is no {mailbox.address}")
-        return self.prepare(_with_settlement(self._decide(mailbox, mail, message, now), mail))
+        transition = self._decide(mailbox, mail, message, now)
+        if mail.settles:
+            transition = _with_settlement(transition, mail)
+        return self.prepare(transition) if transition.put else transition
+
+    def _timer(self, mailbox: Mailbox, now: float) -> Envelope | None:
+        message = None if mailbox.instance is None else next_timer(mailbox.instance, now)
+        return None if message is None or mailbox.instance is None else away(mailbox.instance, message, self.is_away)
 
     def _decide(self, mailbox: Mailbox, mail: Mail, message: Envelope, now: float) -> Transition:
         definition = self._sagas.get(mailbox.address.saga)
@@ -221,7 +221,8 @@ class Supervisor:
         mailbox.unanswered -= 1
         match result:
             case Committed():
-                self._deliver_waiting(mailbox, result.waiting)
+                if result.waiting:
+                    self._deliver_waiting(mailbox, result.waiting)
                 self._settle(mailbox, mail, transition)
             case DuplicateMessage():
                 mailbox.forget()  # whoever stored it may have moved the instance (R2)
@@ -241,9 +242,8 @@ class Supervisor:
 
     def _deliver_waiting(self, mailbox: Mailbox, waiting: tuple[Waiting, ...]) -> None:
         """What came before its instance is handled before all that came after (R11)."""
-        if waiting:
-            mailbox.put_first(Mail(row.envelope, waiting_remove=(row.id,)) for row in waiting)
-            self.pending += len(waiting)
+        mailbox.put_first(Mail(row.envelope, waiting_remove=(row.id,)) for row in waiting)
+        self.pending += len(waiting)
 
     def _cannot_be_stored(self, mail: Mail, transition: Transition, error: Exception) -> None:
         """A transition that no store takes (a character that is none, say) is treated as a bug, once."""
@@ -274,12 +274,9 @@ class Supervisor:
             self._hot[mailbox.address] = instance
             if len(self._hot) > self._limits.hot_instances:
                 self._hot.popitem(last=False)
-        self._changed.ring()
 
 
 def _with_settlement(transition: Transition, mail: Mail) -> Transition:
-    if not mail.settles:
-        return transition
     return replace(
         transition,
         seen=() if mail.waiting_remove else transition.seen,  # it was seen when it went to the waiting room

@@ -6,7 +6,7 @@ import logging
 
 from ..machine.instance import Instance, Status
 from ..machine.transition import Transition
-from ..wire import Envelope, Kind
+from ..wire import Kind
 
 _MAY_PARK = frozenset({Kind.REFUSAL, Kind.FAILURE, Kind.TIMER, Kind.BUG})
 
@@ -18,17 +18,19 @@ def tell(transition: Transition) -> None:
     for letter in transition.dead:
         what = letter.envelope.type if letter.envelope is not None else f"{len(letter.raw)} bytes"
         _log.warning("dead letter: %s: %s", what, letter.reason, extra={"listener": letter.listener})
-    if transition.instance is not None and transition.message is not None:
-        _tell_of(transition.instance, transition.message, transition)
-
-
-def _tell_of(instance: Instance, message: Envelope, transition: Transition) -> None:
-    where = {"saga": instance.saga, "key": instance.key}
-    if message.kind is Kind.VERB:
-        _log.info("%s by %s: %s", message.type, message.user, transition.outcome, extra=where)
+    instance, message = transition.instance, transition.message
+    if instance is None or message is None:
+        return
+    kind = message.kind
+    if kind is Kind.VERB:
+        _log.info("%s by %s: %s", message.type, message.user, transition.outcome, extra=_where(instance))
     if instance.status.is_end:
         level = logging.DEBUG if instance.status is Status.COMPLETED else logging.INFO
         if instance.ended_at == transition.at and _log.isEnabledFor(level):
-            _log.log(level, "%s: %s", instance.status, instance.why or "done", extra=where)
-    elif message.kind in _MAY_PARK and (parked := instance.parked):
-        _log.warning("parked, needs a person: %s", parked, extra=where)
+            _log.log(level, "%s: %s", instance.status, instance.why or "done", extra=_where(instance))
+    elif kind in _MAY_PARK and (parked := instance.parked):
+        _log.warning("parked, needs a person: %s", parked, extra=_where(instance))
+
+
+def _where(instance: Instance) -> dict[str, str]:
+    return {"saga": instance.saga, "key": instance.key}
