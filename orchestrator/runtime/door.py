@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -33,7 +33,7 @@ class Door:
         self._turns: dict[Address, _Turn] = {}
         self._threshold = anyio.Lock(fast_acquire=True)
 
-    async def enter(self, addresses: Sequence[Address]) -> None:
+    async def enter(self, addresses: Collection[Address]) -> None:
         """Return when a message for these instances may come in. Errors: those of `check_open`."""
         if self._is_free_for(addresses):
             self._check_open()
@@ -50,10 +50,13 @@ class Door:
                     await self._changed.wait()
         self._check_open()
 
-    def _is_free_for(self, addresses: Sequence[Address]) -> bool:
+    def _is_free_for(self, addresses: Collection[Address]) -> bool:
         if self._threshold.locked() or self._is_full():
             return False
-        return all(address not in self._turns and self._has_room(address) for address in addresses)
+        for address in addresses:
+            if address in self._turns or not self._has_room(address):
+                return False
+        return True
 
     @asynccontextmanager
     async def _turn(self, address: Address) -> AsyncGenerator[None]:

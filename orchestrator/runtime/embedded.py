@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
@@ -28,6 +27,7 @@ from ..saga import Saga, decode_state
 from ..topics import NO_SETTINGS, TopicSettings
 from ..urls import open_bus, open_store
 from ..wire import Address, Envelope, Kind, Request, Verb
+from .chance import new_id
 from .engine import Accepted, Engine, Stats
 from .webhooks import Webhooks
 
@@ -71,6 +71,10 @@ class Orchestrator:
         Errors: ConfigError, for a URL that names nothing.
         """
         self._app = app
+        self._starting: dict[str, list[str]] = {}  # wire type -> names of the sagas that it starts
+        for name, definition in app.sagas.items():
+            for wire_type in definition.starters:
+                self._starting.setdefault(wire_type, []).append(name)
         self._limits = limits
         self._engine = Engine(
             app,
@@ -120,7 +124,7 @@ class Orchestrator:
         """
         cls = type(event)
         envelope = Envelope(
-            id=id or os.urandom(16).hex(),
+            id=id or new_id(),
             kind=Kind.EVENT,
             type=type_name(cls),
             data=Raw(encode(event)),
@@ -164,7 +168,7 @@ class Orchestrator:
 
     def _started_by(self, event: Event, saga: type[Saga] | None) -> str:
         wire_type = type_name(type(event))
-        starting = [name for name, definition in self._app.sagas.items() if wire_type in definition.starters]
+        starting = self._starting.get(wire_type, [])
         if saga is not None:
             starting = [name for name in starting if self._app.sagas[name].cls is saga]
         if len(starting) == 1:

@@ -379,7 +379,7 @@ class Engine:
         """
         message = envelope if envelope.time else replace(envelope, time=self._clock.now())
         wanted = self._wanted(message)
-        await self._door.enter([letter.address for letter in wanted.letters])
+        await self._door.enter(wanted.letters)
         self._taken += 1
 
         def done(outcomes: Outcomes | Exception) -> None:
@@ -396,7 +396,7 @@ class Engine:
                     raise BadMessage(f"{message.type}: {NOBODY}")
                 return wanted
             case Kind.YES | Kind.REFUSAL | Kind.FAILURE if message.saga in self.app.sagas and message.key:
-                return Targets((message,))
+                return Targets({message.address: message})
             case _:
                 raise BadMessage(f"a {message.kind} for {message.address} is not taken from outside")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +29,7 @@ class Targets(Struct, frozen=True, gc=False):
     stream that it is appended to.
     """
 
-    letters: tuple[Envelope, ...] = ()
+    letters: Mapping[Address, Envelope] = {}
     listeners: tuple[str, ...] = ()
     stream: str = ""
 
@@ -51,14 +51,14 @@ def targets(app: App[Any], event: Envelope) -> Targets:
     if not routes and not listeners:
         return NOWHERE
     value = decode(app.event_types[event.type], event.data, event.version)
-    vias: dict[Address, str] = {}
+    letters: dict[Address, Envelope] = {}
     for saga, field in routes:
         key = _key(event, field, getattr(value, field))
-        if key is not None:
-            vias.setdefault(Address(saga, key), field)
-    if not vias and not listeners:
+        if key is not None and (address := Address(saga, key)) not in letters:
+            letters[address] = event.to(address, field)
+    if not letters and not listeners:
         raise BadMessage(f"{event.type} {event.id}: none of its keys is given ({', '.join(f for _, f in routes)})")
-    return Targets(tuple(event.to(address, via) for address, via in vias.items()), listeners)
+    return Targets(letters, listeners)
 
 
 class Audience:
@@ -120,7 +120,8 @@ class Distribution:
 
         def settled(told: Transition | Exception) -> None:
             if isinstance(told, Transition):
-                self._outcomes += [(name, _outcome(told)) for name in names]
+                for name in names:
+                    self._outcomes.append((name, _outcome(told)))
             else:
                 self._error = self._error or told
             self._left -= 1
@@ -160,9 +161,8 @@ class Distributor:
         parts = len(wanted.letters) + bool(wanted.listeners) + bool(wanted.stream) + others
         distribution = Distribution(parts, settled)
         remove = (row.name,) if row is not None and parts == 1 else ()
-        for letter in wanted.letters:
-            report = distribution.part(str(letter.address))
-            self._supervisor.deliver(letter.address, Mail(letter, report, remove=remove))
+        for address, letter in wanted.letters.items():
+            self._supervisor.deliver(address, Mail(letter, distribution.part(str(address)), remove=remove))
         if wanted.listeners:
             put = tuple(delivery(event, name, row) for name in wanted.listeners)
             seen = tuple((name, event.id) for name in wanted.listeners)

@@ -111,17 +111,17 @@ def _missed_at(
         return
     if message.kind is Kind.EVENT:
         try:
-            letters = targets(app, message).letters
+            addresses: Iterable[Address] = targets(app, message).letters
         except BadMessage:
             yield message.type  # it had to become a dead letter (R16)
             return
     else:
-        letters = (message,) if message.address in all else ()  # a reply to nobody is stale, and leaves no row
-    for letter in letters:
-        one, definition = all.get(letter.address), app.sagas[letter.saga]
+        addresses = [message.address] if message.address in all else []  # a reply to nobody is stale, leaves no row
+    for address in addresses:
+        one, definition = all.get(address), app.sagas[address.saga]
         known = one is not None and (definition.restartable or message.id in _with_redriven(one.ids))
-        if not known and (message.id, letter.address) not in outside:
-            yield letter.address
+        if not known and (message.id, address) not in outside:
+            yield address
 
 
 def _asked_of_children(instance: Instance) -> Iterator[tuple[Visit, Call]]:
