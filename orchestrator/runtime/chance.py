@@ -20,6 +20,6 @@ def new_id() -> str:
         return _left.pop()
     except IndexError:
         drawn = os.urandom(ID_BYTES * DRAWN_AT_ONCE).hex()
-        first, *others = (drawn[start : start + 2 * ID_BYTES] for start in range(0, len(drawn), 2 * ID_BYTES))
+        first, *others = [drawn[start : start + 2 * ID_BYTES] for start in range(0, len(drawn), 2 * ID_BYTES)]
         _left.extend(others)
         return first

@@ -128,6 +128,7 @@ class Orchestrator:
             kind=Kind.EVENT,
             type=type_name(cls),
             data=Raw(encode(event)),
+            time=self._engine.clock.now(),
             version=type_version(cls),
         )
         return await self._engine.accept(envelope)

@@ -178,7 +178,7 @@ class Engine:
         self._over: Exception | None = self._closed  # the same, but a drain lets calls that run still append
         self._waiting: dict[Settlement, None] = {}
         self._taken = 0  # messages from outside that are not settled yet
-        self._ends: dict[Address, _End] = {}
+        self._ends: dict[Address, list[Settlement]] = {}
         self._loops: list[anyio.CancelScope] = []
 
     # Opening and leaving.
@@ -346,8 +346,9 @@ class Engine:
     def _look_for_ends(self) -> None:
         """Whoever waits for an end looks again."""
         ends, self._ends = self._ends, {}
-        for end in ends.values():
-            end.event.set()
+        for waiting in ends.values():
+            for settlement in waiting:
+                settlement(None)
 
     async def _keep_house(self) -> None:
         """Forget what is old (R14), and bury what waited too long (R11)."""
@@ -546,18 +547,19 @@ class Engine:
     async def ended(self, address: Address) -> Instance:
         """Wait until an instance has ended. Errors: NotFound; what the engine stops for."""
         while True:
-            end = self._ends.setdefault(address, _End())
-            end.waiting += 1
+            settlement = Settlement()
+            waiting = self._ends.setdefault(address, [])
+            waiting.append(settlement)
             try:
-                instance = await self._end(address, end)
+                instance = await self._end(address, settlement)
             finally:
-                end.waiting -= 1
-                if not end.waiting and self._ends.get(address) is end:
+                waiting.remove(settlement)
+                if not waiting and self._ends.get(address) is waiting:
                     del self._ends[address]
             if instance is not None:
                 return instance
 
-    async def _end(self, address: Address, end: _End) -> Instance | None:
+    async def _end(self, address: Address, settlement: Settlement) -> Instance | None:
         """The ended instance; None: look again."""
         if not self._supervisor.is_open(address):
             [instance] = await self.store.load([address])
@@ -565,11 +567,12 @@ class Engine:
                 raise NotFound(f"there is no {address}")
             if instance.status.is_end:
                 return instance
-        if self._closed is None:
-            await end.event.wait()
-        if end.instance is None and self._closed is not None:
+        told: Instance | None = None
+        if self._closed is None or settlement.is_told:
+            told = await settlement.told()
+        if told is None and self._closed is not None:
             raise self._closed
-        return end.instance
+        return told
 
     async def until_idle(self) -> None:
         """Wait until nothing moves without a new message or a timer of a waiting step: no message, call or outbox row
@@ -679,9 +682,8 @@ class Engine:
             if self._acting:
                 self._timers.committed(instance)
             if self._ends and instance.status.is_end and instance.address in self._ends:
-                end = self._ends.pop(instance.address)
-                end.instance = instance
-                end.event.set()
+                for settlement in self._ends.pop(instance.address):
+                    settlement(instance)
         if self._acting:
             self._relay.committed(transition)
 
@@ -707,21 +709,17 @@ class Settlement:
         if not self._told.done():
             self._told.set_result(told)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it was."""
+        return self._told.done()
+
     async def told(self) -> Any:
         """Errors: the exception it was told."""
         told = await self._told
         if isinstance(told, Exception):
             raise told
         return told
-
-
-class _End:
-    """What those who wait for one instance's end share."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-        self.instance: Instance | None = None
-        self.waiting = 0
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -101,11 +102,12 @@ class _Limits:
         self._loop = asyncio.get_running_loop()
         self._ends: dict[CancelScope, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf  # when the timer fires
 
     def begin(self, scope: CancelScope, seconds: float) -> None:
         """Cancel it when so many seconds are over."""
         end = self._ends[scope] = self._loop.time() + seconds
-        if self._timer is None or end < self._timer.when():
+        if end < self._looks_at:
             self._set(end)
 
     def end(self, scope: CancelScope) -> None:
@@ -116,9 +118,10 @@ class _Limits:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(moment, self._look)
+        self._looks_at = moment
 
     def _look(self) -> None:
-        self._timer = None
+        self._timer, self._looks_at = None, math.inf
         now = self._loop.time()
         for scope, end in list(self._ends.items()):
             if end <= now:

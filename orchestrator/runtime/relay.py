@@ -337,7 +337,7 @@ class Relay:
 
     def _is_taken_up(self, row: Outgoing) -> bool:
         """Whether there is room for it in memory; else it stays in the store, to be read when there is."""
-        spill = self._here if self._is_carried_out_here(row) else self._spill(self._bound(row))
+        spill = self._spill_of(row)
         if not spill.is_open and spill.has_room():
             return True
         spill.open()
@@ -346,8 +346,10 @@ class Relay:
             self._distribute(row)  # who wants it here does not wait for a broker
         return False
 
-    def _is_carried_out_here(self, row: Outgoing) -> bool:
-        return row.route is Route.COMMAND and self._calls.takes(row.envelope.type)
+    def _spill_of(self, row: Outgoing) -> _Spill:
+        if row.route is Route.COMMAND and self._calls.takes(row.envelope.type):  # as most are
+            return self._here
+        return self._spill(self._bound(row))
 
     def _bound(self, row: Outgoing) -> Bound:
         match row.route:
@@ -357,7 +359,7 @@ class Relay:
                 return Lane.BUS if self._is_published(row) else Lane.HERE
             case Route.REPLY:
                 return Lane.BUS if self._bus is not None else Lane.HERE
-            case Route.COMMAND if not (row.reply_to or self._is_carried_out_here(row)):
+            case Route.COMMAND if not (row.reply_to or self._calls.takes(row.envelope.type)):
                 return Lane.BUS if self._bus is not None else Lane.HERE
             case _:
                 return Lane.HERE

@@ -124,7 +124,8 @@ class Supervisor:
         if not mailbox.under_way and not mailbox.is_ready:
             mailbox.is_ready = True
             self._ready.append(mailbox)
-            self._wakeup.set()
+            if len(self._ready) == 1:  # the others find the loop awake
+                self._wakeup.set()
 
     async def _load(self, mailboxes: list[Mailbox]) -> None:
         while True:
@@ -259,15 +260,12 @@ class Supervisor:
             mail.settled(told)
 
     def _next(self, mailbox: Mailbox) -> None:
-        """Nothing of it is under way in the store."""
+        """Nothing of it is under way in the store: it goes on with what waits, or retires."""
         if mailbox.under_way:
             mailbox.put_back()
         if mailbox.mails:
             self._schedule(mailbox)
-        else:
-            self._retire(mailbox)
-
-    def _retire(self, mailbox: Mailbox) -> None:
+            return
         del self._mailboxes[mailbox.address]
         instance = mailbox.instance
         if instance is not None and not instance.status.is_end:
