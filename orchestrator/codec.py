@@ -48,21 +48,30 @@ class Secret(Generic[V]):
         return hash(self._value)
 
 
-def encode(value: object, known: bytes | None = None) -> bytes:
+def encode(value: object) -> bytes:
     """The JSON of a message or a state: equal values give equal bytes, and decoding them gives an equal value.
 
-    `known`: what a value of this class was encoded to before; the same bytes again are readable, and are not read.
     Errors: BadMessage, if a field holds what its annotation does not promise, NaN, infinity, or what JSON cannot carry.
     """
     try:
         data = _encoder.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadMessage(f"{type(value).__name__} cannot be stored: {error}") from error
+    except _UNWRITABLE as error:
+        raise _unwritable(value, error) from error
+    _check_readable(value, data)
+    return data
+
+
+def encode_again(value: object, known: Raw) -> Raw:
+    """As `encode`; `known` is what a value of this class was encoded to before: the same again is readable, so it is
+    not read, and it is given back itself.
+    """
+    try:
+        data = Raw(_encoder.encode(value))
+    except _UNWRITABLE as error:
+        raise _unwritable(value, error) from error
     if data == known:
-        return data
-    back = decode(type(value), data)  # what is committed must be readable: better a bug now than a lost instance
-    if back != value:
-        raise BadMessage(f"{_difference(value, back)} would not come back as it is: give it what its annotation says")
+        return known
+    _check_readable(value, data)
     return data
 
 
@@ -84,6 +93,19 @@ def lifted(name: str, lift: Callable[[dict[str, Any]], dict[str, Any]], stored: 
         return lift(stored)
     except Exception as error:
         raise BadMessage(f"{name}: {lift.__name__} could not lift an old version: {error!r}") from error
+
+
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def _unwritable(value: object, error: Exception) -> BadMessage:
+    return BadMessage(f"{type(value).__name__} cannot be stored: {error}")
+
+
+def _check_readable(value: object, data: bytes | Raw) -> None:
+    back = decode(type(value), data)  # what is committed must be readable: better a bug now than a lost instance
+    if back != value:
+        raise BadMessage(f"{_difference(value, back)} would not come back as it is: give it what its annotation says")
 
 
 def _decoder(cls: type) -> msgspec.json.Decoder[Any]:

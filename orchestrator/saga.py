@@ -124,12 +124,9 @@ else:
         """
 
 
-def encode_state(saga: Saga, known: bytes | None = None) -> bytes:
-    """The JSON of a saga's fields; `known` as in `codec.encode`.
-
-    Errors: BadMessage, if a field holds what could not be read back.
-    """
-    return codec.encode(saga, known)
+def encode_state(saga: Saga) -> bytes:
+    """The JSON of a saga's fields. Errors: BadMessage, if a field holds what could not be read back."""
+    return codec.encode(saga)
 
 
 def decode_state(definition: Definition, data: bytes | Raw) -> Any:

@@ -8,8 +8,10 @@ from msgspec.structs import replace
 from ..messages import Failure, Unwound, encode, type_name
 from ..wire import Envelope, Kind, Route
 from .exchange import exchange_id
-from .instance import Payload, Status
+from .instance import Payload, Status, VisitState
 from .turn import Turn, silence
+
+_UNDONE = VisitState.UNDONE
 
 
 def end(turn: Turn, status: Status) -> None:
@@ -54,6 +56,8 @@ def _put_away(turn: Turn) -> None:
         turn.note(f"{envelope.type} {envelope.id} was queued: late")
     instance.kept, instance.queue = [], []
     for visit in instance.visits:
+        if visit.state is _UNDONE:
+            continue
         visit.waiting, visit.wake_at, visit.timeout_at, visit.parked = False, None, None, ""
         for call in visit.calls:
             if call.timeout_at is not None or call.retry_at is not None or call.parked:

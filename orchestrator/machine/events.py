@@ -41,8 +41,8 @@ def receive(turn: Turn, visit: Visit | None, handler: Handler, envelope: Envelop
         turn.ends_as(Outcome.DEAD, f"{envelope.type} cannot be decoded: {error}")
         return
     around, turn.message = turn.message, envelope
-    scope = turn.instance.visit_id(visit) if visit else "on"
-    outcome = turn.ask(f"{scope}/{handler.function.__name__}", handler.function, value)
+    name = handler.function.__name__
+    outcome = turn.ask((visit, None, name) if visit else (None, None, f"on/{name}"), handler.function, value)
     turn.message = around
     turn.note(f"{visit.step}#{visit.number} received {envelope.type}" if visit else f"received {envelope.type}")
     if outcome is None and visit is not None:
@@ -56,7 +56,7 @@ def late(turn: Turn, visit: Visit) -> None:
     visit.wake_at = visit.timeout_at = None
     step = turn.step_of(visit)
     if step.late is not None:
-        outcome = turn.ask(f"{turn.instance.visit_id(visit)}/late", step.late.function)
+        outcome = turn.ask((visit, None, "late"), step.late.function)
         turn.note(f"{visit.step}#{visit.number} waited too long")
         if outcome is None:
             finish(turn, visit)

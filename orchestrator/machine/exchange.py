@@ -11,6 +11,8 @@ from .instance import Call, CallKind, Instance, Payload, Undo, Visit
 from .turn import Turn, silence
 
 AWAY = Raw(b'{"away":true}')  # of an attempt's timer: the broker has not taken the command yet
+_UNDO_ASKED, _CHILD = Undo.ASKED, CallKind.CHILD
+_COMMAND, _TO_PARTICIPANT = Kind.COMMAND, Route.COMMAND
 AWAY_S = 30.0  # the least that such an attempt gets anew
 UNWIND = Payload(type="Unwind", data=Raw(bytes(NOTHING)))
 
@@ -20,19 +22,20 @@ def ask(turn: Turn, visit: Visit, call: Call) -> None:
     call.attempt += 1
     if call.attempt == call.base + 1:
         call.first_at = turn.now
-    limit = None if is_to_child(call) else policy(turn, visit, call).timeout
-    call.timeout_at = None if limit is None else turn.now + limit
     call.retry_at = None
     call.parked = ""
     call.held = turn.instance.paused
-    turn.send(_row(turn, visit, call))
+    if is_to_child(call):
+        call.timeout_at = None
+        turn.send(_row_to_child(turn, visit, call))
+    else:
+        call.timeout_at = turn.now + policy(turn, visit, call).timeout
+        turn.send(_row(turn, visit, call))
 
 
 def wait_longer(turn: Turn, visit: Visit, call: Call) -> None:
     """The command has not left, since the broker is away: this attempt's time begins anew (R10)."""
-    limit = policy(turn, visit, call).timeout
-    assert limit is not None, "its timer has come"
-    call.timeout_at = turn.now + max(limit, AWAY_S)
+    call.timeout_at = turn.now + max(policy(turn, visit, call).timeout, AWAY_S)
     if not call.held:
         turn.send(_row(turn, visit, call))  # in place of the same row with the earlier deadline
     turn.note(f"{label(visit, call)}: the broker is away, attempt {call.attempt - call.base} has not left")
@@ -41,12 +44,12 @@ def wait_longer(turn: Turn, visit: Visit, call: Call) -> None:
 def settle(turn: Turn, visit: Visit, call: Call) -> None:
     """The exchange under way is over, whatever came of it: no timer, no row."""
     silence(call)
-    turn.take_out(exchange_id(turn.instance, visit, call))
+    turn.take_out(_name(turn, visit, call))
 
 
 def try_again(turn: Turn, visit: Visit, call: Call, error: str, asked_s: float | None, fatal: bool) -> bool:
     """Plan the next attempt after a failed one (R19); False when the attempts are used up."""
-    name = exchange_id(turn.instance, visit, call)
+    name = _name(turn, visit, call)
     settle(turn, visit, call)
     call.error = turn.instance.last_error = error
     if fatal:
@@ -84,44 +87,53 @@ def asked_type(instance: Instance, name: str) -> str:
 
 def policy(turn: Turn, visit: Visit, call: Call) -> Retry:
     """The step's retry policy; an undo's is patient (R8)."""
-    retry = turn.step_of(visit).retry
-    return retry.patient() if call.unwinding is Undo.ASKED else retry
+    retry = turn.definition.steps[visit.step].retry
+    return retry.patient() if call.unwinding is _UNDO_ASKED else retry
 
 
 def is_to_child(call: Call) -> bool:
     """Whether what is under way is the start or the unwinding of a child."""
-    if call.unwinding is not Undo.ASKED:
-        return call.kind is CallKind.CHILD
-    return call.undo_kind is CallKind.CHILD
+    if call.unwinding is not _UNDO_ASKED:
+        return call.kind is _CHILD
+    return call.undo_kind is _CHILD
 
 
 def label(visit: Visit, call: Call) -> str:
     """The call as people name it: `reserve[2]#1`, `undo of reserve[2]#1`."""
-    element = f"[{call.index}]" if call.index >= 0 else ""
-    name = f"{visit.step}{element}#{visit.number}"
-    return f"undo of {name}" if call.unwinding is Undo.ASKED else name
+    name = f"{visit.step}#{visit.number}" if call.index < 0 else f"{visit.step}[{call.index}]#{visit.number}"
+    return f"undo of {name}" if call.unwinding is _UNDO_ASKED else name
+
+
+def _name(turn: Turn, visit: Visit, call: Call) -> str:
+    name = turn.command_id(visit, call)
+    return f"{name}/undo" if call.unwinding is _UNDO_ASKED else name
 
 
 def _row(turn: Turn, visit: Visit, call: Call) -> Outgoing:
-    instance = turn.instance
-    sender = instance.address
-    name = exchange_id(instance, visit, call)
-    undoing = call.unwinding is Undo.ASKED
-    payload = (call.undo if undoing else call.command) or UNWIND
-    if is_to_child(call):
-        kind = Kind.UNWIND if undoing else Kind.START
-        # a later attempt is another message: the child's inbox knows the first one
-        id = name if call.attempt == 1 else f"{name}@{call.attempt}"
-        assert call.command is not None and call.child
-        child = Address(call.child, instance.command_id(visit, call))
-        letter = turn.envelope(kind, id, UNWIND if undoing else payload, child, call.attempt)
-        letter = replace(letter, reply_to=name, answer_to=sender)
-        return Outgoing(name=name, route=Route.INSTANCE, envelope=letter, sender=sender)
+    sender = turn.instance.address
+    do = name = turn.command_id(visit, call)
+    payload, undoes = call.command, ""
+    if call.unwinding is _UNDO_ASKED:
+        name, payload, undoes = f"{do}/undo", call.undo, do
     return Outgoing(
         name=name,
-        route=Route.COMMAND,
-        envelope=turn.envelope(Kind.COMMAND, name, payload, sender, call.attempt),
+        route=_TO_PARTICIPANT,
+        envelope=turn.envelope(_COMMAND, name, payload or UNWIND, sender, call.attempt),
         deadline=call.timeout_at,
-        undoes=instance.command_id(visit, call) if undoing else "",
+        undoes=undoes,
         sender=sender,
     )
+
+
+def _row_to_child(turn: Turn, visit: Visit, call: Call) -> Outgoing:
+    sender = turn.instance.address
+    do = turn.command_id(visit, call)
+    name, kind, payload = do, Kind.START, call.command
+    if call.unwinding is _UNDO_ASKED:
+        name, kind, payload = f"{do}/undo", Kind.UNWIND, UNWIND
+    # a later attempt is another message: the child's inbox knows the first one
+    id = name if call.attempt == 1 else f"{name}@{call.attempt}"
+    assert payload is not None and call.command is not None and call.child
+    letter = turn.envelope(kind, id, payload, Address(call.child, do), call.attempt)
+    letter = replace(letter, reply_to=name, answer_to=sender)
+    return Outgoing(name=name, route=Route.INSTANCE, envelope=letter, sender=sender)

@@ -7,19 +7,22 @@ from datetime import datetime
 from typing import Any, cast
 
 from ..definition import StepDefinition
-from ..messages import Command, Event, Message, Query
-from ..saga import Child, Wait
+from ..saga import Wait
 from .ending import end
 from .events import receive, wanting
 from .exchange import ask
 from .instance import Call, CallKind, Do, Status, Then, Undo, Visit, VisitState
 from .turn import HandlerBug, Turn
 from .unwinding import UNANSWERED, go_back, pivot_must_be_waited_for, unwind
-from .visits import finish, pass_pivot, payload, store_undo
+from .visits import finish, kind_of, pass_pivot, payload, store_undo
 
-# Looking up a member of an Enum costs twice a name of the module; these are asked of every call in every turn.
-_WAITING, _ASKED, _NONE, _UNDONE = Do.WAITING, Do.ASKED, Undo.NONE, VisitState.UNDONE
+# What is asked of every visit or call, under a name of its own: see `turn`.
+_COMPENSATING = Status.COMPENSATING
+_COMMAND, _QUERY, _CHILD, _EVENT = CallKind.COMMAND, CallKind.QUERY, CallKind.CHILD, CallKind.EVENT
+_WAITING, _ASKED, _NONE = Do.WAITING, Do.ASKED, Undo.NONE
+_OPEN, _UNDONE = VisitState.OPEN, VisitState.UNDONE
 _OVER = (Do.YES, Do.CLEAN, Do.SKIPPED)
+_MANY = (list, tuple)  # `list | tuple` would be put together anew each time
 
 
 def proceed(turn: Turn) -> None:
@@ -30,22 +33,18 @@ def proceed(turn: Turn) -> None:
             unwind(turn, instance.unwind_wanted)
         if not go_back(turn):
             return
-        if instance.status is Status.COMPENSATING:
+        if instance.status is _COMPENSATING:
             end(turn, Status.COMPENSATED)
         elif instance.then is not None:
             _follow_through(turn, instance.then)
-        else:
-            under_way = turn.open_visits()
-            if not (_finish_settled(turn, under_way) or _enter_next(turn, under_way)):
-                if under_way:
-                    return
-                end(turn, Status.COMPLETED)
+        elif not _go_on(turn):
+            return
 
 
 # A step begins.
 
 
-def enter(turn: Turn, step: StepDefinition) -> None:
+def enter(turn: Turn, step: StepDefinition) -> Visit:
     """Begin a visit: run the step once, store what it sends and its undo, then send (R5)."""
     instance = turn.instance
     number = instance.numbers.get(step.name, 0) + 1
@@ -60,26 +59,30 @@ def enter(turn: Turn, step: StepDefinition) -> None:
         visit.timeout_at = turn.now + step.timeout
     instance.visits.append(visit)
     turn.note(f"{step.name}#{number} entered")
-    sent = turn.ask(instance.visit_id(visit), step.function)
+    sent = turn.ask((visit, None, ""), step.function)
     if isinstance(sent, Wait):
         _wait(turn, visit, sent)
-        return
+        return visit
     visit.calls = _calls(turn, step, visit, sent)
     for call in visit.calls:
         store_undo(turn, visit, call)
     feed(turn, visit)
+    return visit
 
 
 def feed(turn: Turn, visit: Visit) -> None:
     """Send what waits for its turn, as far as `at_once` allows."""
-    waiting = [call for call in visit.calls if call.do is _WAITING and call.unwinding is _NONE]
-    if not waiting:
-        return
-    under_way = sum([call.do is _ASKED and not call.parked for call in visit.calls])
-    room = (turn.step_of(visit).at_once or len(visit.calls)) - under_way
-    for call in waiting[: max(0, room)]:
-        call.do = _ASKED
-        ask(turn, visit, call)
+    at_once = turn.definition.steps[visit.step].at_once
+    room = len(visit.calls)
+    if at_once is not None:
+        room = at_once - sum([call.do is _ASKED and not call.parked for call in visit.calls])
+    for call in visit.calls:
+        if room <= 0:
+            break
+        if call.do is _WAITING and call.unwinding is _NONE:
+            call.do = _ASKED
+            ask(turn, visit, call)
+            room -= 1
 
 
 def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
@@ -99,7 +102,7 @@ def _wait(turn: Turn, visit: Visit, wait: Wait) -> None:
 def _calls(turn: Turn, step: StepDefinition, visit: Visit, sent: Any) -> list[Call]:
     if sent is None:
         return []
-    if not isinstance(sent, list | tuple):
+    if not isinstance(sent, _MANY):
         return [_call(turn, step, visit, sent, -1)]
     items = cast(Sequence[Any], sent)
     if len(items) > turn.limits.fan_out:
@@ -108,27 +111,33 @@ def _calls(turn: Turn, step: StepDefinition, visit: Visit, sent: Any) -> list[Ca
 
 
 def _call(turn: Turn, step: StepDefinition, visit: Visit, sent: Any, index: int) -> Call:
-    if isinstance(sent, Event):
+    cls: type = sent.__class__
+    kind = kind_of(cls)
+    if kind is _EVENT:
         event = payload(sent)
-        turn.publish(turn.instance.command_id(visit, Call(kind=CallKind.EVENT, index=index)), event)
+        call = Call(kind=kind, command=event, index=index, do=Do.YES)
+        turn.publish(turn.command_id(visit, call), event)
         turn.note(f"published {event.type}")
-        return Call(kind=CallKind.EVENT, command=event, index=index, do=Do.YES)
-    if isinstance(sent, Command):
-        kind = CallKind.QUERY if isinstance(sent, Query) else CallKind.COMMAND
-        return Call(kind=kind, command=payload(cast(Message, sent)), index=index)
-    if isinstance(sent, Child):
-        child = cast(Child[Any], cast(object, sent))
-        return Call(kind=CallKind.CHILD, command=payload(child.event), index=index, child=child.saga.__name__)
+        return call
+    if kind is _COMMAND or kind is _QUERY:
+        return Call(kind=kind, command=payload(sent), index=index)
+    if kind is _CHILD:
+        return Call(kind=kind, command=payload(sent.event), index=index, child=sent.saga.__name__)
     raise HandlerBug(f"{step.name} returned {sent!r}: a step returns a command, an event, a Wait, a Child or None")
 
 
 def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
     """The visits whose end lets this one start (R7): the latest of each predecessor; after a Goto, all open ends."""
-    live = [visit for visit in turn.instance.visits if not visit.closed and visit.state is not _UNDONE]
-    latest = {visit.step: visit.serial for visit in live if visit.step in step.after}
+    if not step.after:
+        return ()
+    latest: dict[str, int] = {}
+    for visit in turn.instance.visits:
+        if visit.state is not _UNDONE and not visit.closed:
+            latest[visit.step] = visit.serial
     found = tuple([latest[name] for name in step.after if name in latest])
-    if found or not step.after:
+    if found:
         return found
+    live = [visit for visit in turn.instance.visits if visit.state is not _UNDONE and not visit.closed]
     inner = {serial for visit in live for serial in visit.after}
     return tuple(visit.serial for visit in live if visit.serial not in inner)
 
@@ -136,36 +145,39 @@ def _let_it_start(turn: Turn, step: StepDefinition) -> tuple[int, ...]:
 # A step goes on and ends.
 
 
-def _finish_settled(turn: Turn, under_way: list[Visit]) -> bool:
-    moved = False
-    for visit in under_way:
-        if visit.waiting or visit.parked:
+def _go_on(turn: Turn) -> bool:
+    """Finish what is settled, then enter what it lets start, or end. False: all that is under way waits."""
+    under_way: list[str] = []
+    for visit in turn.instance.visits:
+        if visit.state is not _OPEN:
             continue
-        feed(turn, visit)
-        if _is_settled(visit):
+        if visit.waiting or visit.parked or not _is_settled(turn, visit):
+            under_way.append(visit.step)
+        else:
             finish(turn, visit)
-            moved = True
-    return moved
-
-
-def _is_settled(visit: Visit) -> bool:
-    for call in visit.calls:  # a plain loop, as in `unanswered`
-        do, unwinding = call.do, call.unwinding
-        if do is _ASKED or do is _WAITING or call.parked or unwinding in UNANSWERED:
-            return False
-        if unwinding is _NONE and do not in _OVER:
-            return False
-    return True
-
-
-def _enter_next(turn: Turn, under_way: list[Visit]) -> bool:
     passed = set(turn.instance.passed)
-    begun = passed.union([visit.step for visit in under_way])
     for name, step in turn.definition.steps.items():
-        if name not in begun and passed.issuperset(step.after):
-            enter(turn, step)
-            return True
+        if name not in passed and name not in under_way and passed.issuperset(step.after):
+            visit = enter(turn, step)
+            if not visit.waiting and _is_settled(turn, visit):
+                return True  # or it took an event that was kept, which may have led anywhere
+            under_way.append(name)
+    if not under_way:
+        end(turn, Status.COMPLETED)
     return False
+
+
+def _is_settled(turn: Turn, visit: Visit) -> bool:
+    """Send what waits for its turn; whether all that the visit sent is over."""
+    is_settled = True
+    for call in visit.calls:  # a plain loop: asked of every call in every turn
+        do, unwinding = call.do, call.unwinding
+        if do is _WAITING:
+            feed(turn, visit)
+            return False
+        if do is _ASKED or call.parked or (do not in _OVER if unwinding is _NONE else unwinding in UNANSWERED):
+            is_settled = False
+    return is_settled
 
 
 def _follow_through(turn: Turn, then: Then) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ..enums import quick
 from ..wire import Address, Envelope, Outgoing
@@ -74,8 +75,9 @@ class Undo(StrEnum):
     NOTHING = "nothing"  # there was nothing to undo, or it may stand (undo=None)
 
 
-# A member of an Enum costs twice a name of the module to look up, and these are asked of every call.
+# A member of an Enum costs thirty times a name of the module to look up, and these are asked of every call.
 _DO_ASKED, _UNDO_ASKED, _NOT_ASKED_FOR = Do.ASKED, Undo.ASKED, Undo.NONE
+_WAITING, _CLEAN, _QUERY = Do.WAITING, Do.CLEAN, CallKind.QUERY
 _ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
 
 
@@ -107,7 +109,7 @@ class Call(Struct, omit_defaults=True, kw_only=True, gc=False):
     @property
     def has_left(self) -> bool:
         """Whether the do was ever put into the outbox: not while it waits for its turn, or its first try is held."""
-        return self.do is not Do.WAITING and not (self.held and self.attempt == 1)
+        return self.do is not _WAITING and not (self.held and self.attempt == 1)
 
     @property
     def is_under_way(self) -> bool:
@@ -123,9 +125,9 @@ class Call(Struct, omit_defaults=True, kw_only=True, gc=False):
     @property
     def needs_undo(self) -> bool:
         """Whether an effect of this call may exist that its undo would take back (R6)."""
-        if self.kind is CallKind.QUERY or self.do in (Do.WAITING, Do.CLEAN):
+        if self.undo_kind is None or self.kind is _QUERY:
             return False
-        return self.undo_kind is not None
+        return self.do is not _WAITING and self.do is not _CLEAN
 
 
 @quick
@@ -143,7 +145,10 @@ _OPEN, _UNDONE = VisitState.OPEN, VisitState.UNDONE
 
 
 class Visit(Struct, omit_defaults=True, kw_only=True, gc=False):
-    """One stay in a step. `after` are the positions (`serial`) of the visits whose end let it start (R7)."""
+    """One stay in a step. `after` are the positions (`serial`) of the visits whose end let it start (R7).
+
+    One that is UNDONE never changes again: later versions of the instance share it.
+    """
 
     serial: int
     step: str
@@ -158,6 +163,13 @@ class Visit(Struct, omit_defaults=True, kw_only=True, gc=False):
     timeout_at: float | None = None  # when the step with all its attempts is over
     closed: bool = False  # of a round that its pivot closed: never undone (R9)
     parked: str = ""  # the step itself needs a person, not one of its calls
+
+    def of_closed_round(self) -> Visit:
+        """The same, `closed`: itself, or a copy where it is undone and so shared with earlier versions."""
+        if self.state is _UNDONE and not self.closed:
+            return replace(self, closed=True)
+        self.closed = True
+        return self
 
 
 class Then(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -220,8 +232,9 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
 
     def command_id(self, visit: Visit, call: Call) -> str:
         """The idempotency key of a call's do: `saga/key~run/step[element]#visit` (R3)."""
-        element = f"[{call.index}]" if call.index >= 0 else ""
-        return f"{run_id(self.saga, self.key, self.run)}/{visit.step}{element}#{visit.number}"
+        if call.index < 0:
+            return self.visit_id(visit)
+        return f"{run_id(self.saga, self.key, self.run)}/{visit.step}[{call.index}]#{visit.number}"
 
     def undo_id(self, visit: Visit, call: Call) -> str:
         """The idempotency key of a call's undo (R3)."""

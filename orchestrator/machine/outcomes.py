@@ -9,6 +9,7 @@ from .turn import HandlerBug, Turn
 from .unwinding import abandon, can_be_left, leave, mark_undone, unwind, want_undone
 from .visits import PAST_PIVOT
 
+_UNDONE = VisitState.UNDONE  # see `turn`
 NO_WAY_BACK = "in doubt, and nothing would undo it (mark the step undo=None if its effect may stand)"
 
 
@@ -76,8 +77,7 @@ def _go_to(turn: Turn, name: str, visit: Visit | None) -> None:
         raise HandlerBug(f"Goto({name}): {turn.definition.name} has no such step")
     if turn.instance.pivoted and (step.pivot or turn.definition.pivot in step.reach):
         turn.instance.pivoted = False  # a new round: only that can be undone (R9)
-        for earlier in turn.instance.visits:
-            earlier.closed = True
+        turn.instance.visits = [earlier.of_closed_round() for earlier in turn.instance.visits]
     _leave_for(turn, Then(step=name), visit, step.reach | {name})
 
 
@@ -90,7 +90,7 @@ def _leave_for(turn: Turn, then: Then, visit: Visit | None, again: frozenset[str
     for other in under_way:
         _leave_visit(turn, other)
     for earlier in turn.instance.visits:
-        if earlier.step in again and not earlier.closed and earlier.state is not VisitState.UNDONE:
+        if earlier.state is not _UNDONE and earlier.step in again and not earlier.closed:
             want_undone(earlier, earlier.calls)
             mark_undone(earlier)
     turn.instance.then = then

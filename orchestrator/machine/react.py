@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from msgspec import Raw
@@ -27,6 +27,7 @@ from .verbs import verb
 
 _bug = msgspec.json.Decoder(Bug)
 _DEFAULTS = MachineLimits()
+_EVENT, _START, _VERB, _NEXT, _BUG = Kind.EVENT, Kind.START, Kind.VERB, Kind.NEXT, Kind.BUG  # see `turn`
 
 
 def react(
@@ -41,7 +42,7 @@ def react(
     Errors: HandlerBug, when the saga's own code raised or returned nonsense; nothing has changed then (R15).
     """
     transition = _moved(definition, instance, message, now, limits)
-    if definition.restartable and message.kind is Kind.EVENT:
+    if definition.restartable and message.kind is _EVENT:
         return replace(transition, seen=((str(message.address), message.id),))  # beyond this run's own inbox (R13)
     return transition
 
@@ -51,18 +52,19 @@ def _moved(
 ) -> Transition:
     if instance is None:
         return _without_instance(definition, message, now, limits)
+    kind = message.kind
     turn = Turn(definition, instance, message, now, limits)
-    if message.kind is Kind.BUG:
+    if kind is _BUG:
         _set_aside(turn, _bug.decode(message.data))
-    elif instance.status.is_end and message.kind is not Kind.VERB:
+    elif instance.status.is_end and kind is not _VERB:
         return _after_the_end(turn, instance, message, now, limits)
-    elif message.kind is Kind.VERB and message.type == Verb.RETRY and instance.bug is not None:
+    elif kind is _VERB and message.type == Verb.RETRY and instance.bug is not None:
         turn.note(f"retry by {message.user or 'an operator'}: {instance.bug.message.type} {instance.bug.message.id}")
         turn.instance.bug = None
         _replay(turn, instance.bug.message)
-    elif message.kind is Kind.NEXT and instance.queue and instance.bug is None:
+    elif kind is _NEXT and instance.queue and instance.bug is None:
         _replay(turn, _next_queued(turn))
-    elif message.kind is not Kind.VERB and (instance.bug is not None or instance.queue):
+    elif kind is not _VERB and (instance.bug is not None or instance.queue):
         _queue(turn)
     else:
         _handle(turn)
@@ -122,21 +124,7 @@ def replay(definition: Definition, entries: Iterable[Entry], limits: MachineLimi
 
 
 def _handle(turn: Turn) -> None:
-    match turn.message.kind:
-        case Kind.EVENT:
-            event(turn)
-        case Kind.YES | Kind.REFUSAL | Kind.FAILURE:
-            reply(turn)
-        case Kind.TIMER:
-            timer(turn)
-        case Kind.VERB:
-            verb(turn)
-        case Kind.START:
-            _started_again(turn)
-        case Kind.UNWIND:
-            _unwind_child(turn)
-        case _:
-            turn.ends_as(Outcome.STALE, f"{turn.message.kind} changes nothing here")
+    _HANDLERS.get(turn.message.kind, _changes_nothing)(turn)
     proceed(turn)
 
 
@@ -154,9 +142,9 @@ def _without_instance(definition: Definition, message: Envelope, now: float, lim
 
 
 def _starts(definition: Definition, message: Envelope) -> bool:
-    if message.kind is Kind.EVENT:
+    if message.kind is _EVENT:
         return message.type in definition.starters and message.via in ("", definition.key)
-    return message.kind is Kind.START
+    return message.kind is _START
 
 
 def _new(definition: Definition, message: Envelope, now: float) -> Instance:
@@ -259,6 +247,22 @@ def _unwind_child(turn: Turn) -> None:
     elif instance.status is Status.COMPLETED:
         instance.ended_at = None
         unwind(turn, "its parent unwinds")
+
+
+def _changes_nothing(turn: Turn) -> None:
+    turn.ends_as(Outcome.STALE, f"{turn.message.kind} changes nothing here")
+
+
+_HANDLERS: dict[Kind, Callable[[Turn], None]] = {
+    Kind.EVENT: event,
+    Kind.YES: reply,
+    Kind.REFUSAL: reply,
+    Kind.FAILURE: reply,
+    Kind.TIMER: timer,
+    Kind.VERB: verb,
+    Kind.START: _started_again,
+    Kind.UNWIND: _unwind_child,
+}
 
 
 # Bugs (R15).

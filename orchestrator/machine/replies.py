@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -20,7 +20,9 @@ from .turn import HandlerBug, Turn, is_awaited
 from .unwinding import undone
 from .visits import command_for, pass_pivot, store_undo
 
-MOST_DIGITS = 10  # of an element's index; an id from outside may be of any length
+MOST_DIGITS = 10  # of a visit or an element; an id from outside may be of any length
+_A_YES, _A_FAILURE = Kind.YES, Kind.FAILURE  # see `turn`
+_YES, _UNDO_ASKED, _CHILD = Do.YES, Undo.ASKED, CallKind.CHILD
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -35,6 +37,7 @@ class Failed(msgspec.Struct, frozen=True):
 def reply(turn: Turn) -> None:
     """Apply a reply to the command it names, or note it stale (R4)."""
     message = turn.message
+    kind = message.kind
     found = find(turn, message.reply_to)
     if found is None:
         turn.ends_as(Outcome.STALE, f"{message.type}: no such command in this run")
@@ -42,14 +45,14 @@ def reply(turn: Turn) -> None:
     visit, call, is_undo = found
     if not (_undo_is_awaited(call) if is_undo else is_awaited(visit, call)):
         turn.ends_as(Outcome.STALE, f"{message.type}: {visit.step}#{visit.number} does not wait for it any more")
-    elif message.kind is Kind.FAILURE:
+    elif kind is _A_FAILURE:
         _failure(turn, visit, call)
     elif is_undo:
         _undo_answered(turn, visit, call)
     elif not _is_declared(turn, visit, call):
         turn.discard(message, f"{message.type} is not among the replies that {visit.step}'s command declares")
         turn.ends_as(Outcome.DEAD, f"{message.type} is no reply of {visit.step}")
-    elif message.kind is Kind.YES:
+    elif kind is _A_YES:
         _yes(turn, visit, call)
     else:
         _refusal(turn, visit, call)
@@ -57,23 +60,33 @@ def reply(turn: Turn) -> None:
 
 def find(turn: Turn, reply_to: str) -> tuple[Visit, Call, bool] | None:
     """The call a command id names in this run, and whether the id is its undo's."""
-    command_id = reply_to.removesuffix("/undo")
-    place, _, number = command_id.rpartition("/")[2].partition("#")
-    step, _, element = place.partition("[")
-    index = _index(element)
-    instance = turn.instance
-    for visit in instance.visits:
-        if visit.step != step or str(visit.number) != number:
-            continue
-        for call in visit.calls:
-            if call.index == index and instance.command_id(visit, call) == command_id:
-                return visit, call, command_id != reply_to
+    prefix = turn.prefix
+    if not reply_to.startswith(prefix):
+        return None
+    step, number, index, is_undo = _place(reply_to[len(prefix) :])
+    for visit in turn.instance.visits:
+        if visit.number == number and visit.step == step:
+            for call in visit.calls if index < 0 else visit.calls[index:]:  # an element stands at its index
+                if call.index == index:
+                    return visit, call, is_undo
     return None
 
 
-def _index(element: str) -> int:
-    """The 2 of `2]`; -1: nothing that would name an element."""
-    digits = element.removesuffix("]")
+@lru_cache(maxsize=4096)
+def _place(end: str) -> tuple[str, int, int, bool]:
+    """Step, visit, element and whether it is the undo, of how a command id ends: `/reserve[2]#1/undo`. No visit has the
+    number 0: it stands for what no command id ends with.
+    """
+    do = end.removesuffix("/undo")
+    place, _, number = do.removeprefix("/").partition("#")
+    step, _, element = place.partition("[")
+    visit, index = _number(number), _number(element.removesuffix("]"))
+    written = f"/{step}#{visit}" if index < 0 else f"/{step}[{index}]#{visit}"
+    return (step, visit, index, do != end) if written == do else ("", 0, -1, False)
+
+
+def _number(digits: str) -> int:
+    """-1: none."""
     return int(digits) if len(digits) < MOST_DIGITS and digits.isdecimal() else -1
 
 
@@ -102,16 +115,15 @@ def again(turn: Turn, visit: Visit, call: Call) -> None:
 
 def answer_yes(turn: Turn, visit: Visit, call: Call, value: Any) -> None:
     """A yes, from the participant or from an operator's `done` (R17); `value` None: nobody asked for its content."""
-    step = turn.step_of(visit)
+    step = turn.definition.steps[visit.step]
     settle(turn, visit, call)
-    call.do, call.error = Do.YES, ""
+    call.do, call.error = _YES, ""
     if step.pivot:
         pass_pivot(turn)
-    handler = _handler_for(step.on, value)
+    handler = _handler_for(step.on, value) if step.on else None
     outcome = None
     if handler is not None:
-        scope = f"{turn.instance.command_id(visit, call)}/yes"
-        outcome = turn.ask(scope, handler.function, value, *command_for(turn, handler, call))
+        outcome = turn.ask((visit, call, "yes"), handler.function, value, *command_for(turn, handler, call))
     if not step.pivot:
         store_undo(turn, visit, call)
     if outcome is not None:
@@ -130,9 +142,9 @@ def retry(turn: Turn, visit: Visit, call: Call) -> None:
 
 
 def _yes(turn: Turn, visit: Visit, call: Call) -> None:
-    step, message = turn.step_of(visit), turn.message
+    message = turn.message
     value = None
-    if step.on:
+    if turn.definition.steps[visit.step].on:
         try:
             value = turn.decoded(message.type, message.data, message.version)
         except BadMessage as error:
@@ -157,8 +169,7 @@ def _refusal(turn: Turn, visit: Visit, call: Call) -> None:
     if handler is None:
         give_up(turn, f"{label(visit, call)} was refused: {message.type}", visit, call)
         return
-    scope = f"{turn.instance.command_id(visit, call)}/refused"
-    outcome = turn.ask(scope, handler.function, value, *command_for(turn, handler, call))
+    outcome = turn.ask((visit, call, "refused"), handler.function, value, *command_for(turn, handler, call))
     _go_on_without(turn, visit, call, call.do, outcome)
 
 
@@ -193,8 +204,8 @@ def _gave_up(turn: Turn, visit: Visit, call: Call, reason: str) -> None:
         give_up(turn, f"{label(visit, call)} failed: {call.error}", visit, call)
         return
     failure = Failure(reason=reason, error=call.error, attempts=count)
-    scope = f"{turn.instance.command_id(visit, call)}/failed"
-    outcome = turn.ask(scope, step.failed.function, failure, *command_for(turn, step.failed, call))
+    command = command_for(turn, step.failed, call)
+    outcome = turn.ask((visit, call, "failed"), step.failed.function, failure, *command)
     _go_on_without(turn, visit, call, Do.FAILED, outcome)
 
 
@@ -218,16 +229,17 @@ def _undo_answered(turn: Turn, visit: Visit, call: Call) -> None:
 
 
 def _undo_is_awaited(call: Call) -> bool:
-    return call.unwinding is Undo.ASKED and call.attempt > 0
+    return call.unwinding is _UNDO_ASKED and call.attempt > 0
 
 
 def _is_declared(turn: Turn, visit: Visit, call: Call) -> bool:
     message = turn.message
+    is_yes = message.kind is _A_YES
     assert call.command is not None
-    if call.kind is CallKind.CHILD:
-        return message.type == (call.child if message.kind is Kind.YES else "Unwound")
+    if call.kind is _CHILD:
+        return message.type == (call.child if is_yes else "Unwound")
     yes, refusals = _reply_names(turn.definition.types[call.command.type])
-    return message.type in (yes if message.kind is Kind.YES else refusals)
+    return message.type in (yes if is_yes else refusals)
 
 
 @cache

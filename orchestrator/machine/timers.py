@@ -58,11 +58,12 @@ def disarm(turn: Turn, message: Envelope, why: str) -> None:
     if message.type == DEADLINE:
         turn.instance.deadline_at = None
     for visit in turn.instance.visits:
-        if turn.instance.visit_id(visit) == message.reply_to:
+        if visit.state is VisitState.OPEN and turn.instance.visit_id(visit) == message.reply_to:
             park(turn, why, visit, None)
     if message.type in (ATTEMPT, RETRY) and (found := find(turn, message.reply_to)) is not None:
         visit, call, _ = found
-        park(turn, why, visit, call)
+        if visit.state is not VisitState.UNDONE:
+            park(turn, why, visit, call)
 
 
 def _armed(instance: Instance) -> Iterator[tuple[float, str, str, int]]:

@@ -5,24 +5,38 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from ..codec import decode as decode_json
+from ..codec import encode_again
 from ..context import Handling, handled
 from ..definition import Definition, StepDefinition
 from ..errors import OrchestratorError
 from ..messages import decode
-from ..saga import Saga, decode_state, definition_of, encode_state
+from ..saga import Saga, decode_state, definition_of
 from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Route
-from .instance import Call, Do, Instance, Payload, Undo, Visit, VisitState
+from .instance import Call, Do, Instance, Payload, Undo, Visit, VisitState, run_id
 from .limits import MachineLimits
 from .transition import Outcome, Transition
 
 _TO_ALL = Address("", "")
-_OPEN = VisitState.OPEN  # looking up a member of an Enum costs twice a name of the module
+_copied: Callable[[Any], Any] = Struct.__copy__  # type: ignore[attr-defined]  # half the time of `replace`
+# Looking up a member of an Enum costs thirty times a name of the module: what every message asks for has one, here and
+# in the other modules of the machine.
+_OPEN, _UNDONE, _ASKED, _NOT_ASKED_FOR, _APPLIED = (
+    VisitState.OPEN,
+    VisitState.UNDONE,
+    Do.ASKED,
+    Undo.NONE,
+    Outcome.APPLIED,
+)
+
+
+Scope: TypeAlias = tuple[Visit | None, Call | None, str]
+"""In what the user's code runs: the visit, one of its calls, and which part of it. Ids are unique in it (R3)."""
 
 
 class HandlerBug(OrchestratorError):
@@ -35,6 +49,7 @@ class Turn:
     __slots__ = (
         "_before",
         "_saga",
+        "_scope",
         "arrived",
         "dead",
         "definition",
@@ -44,6 +59,7 @@ class Turn:
         "notes",
         "now",
         "outcome",
+        "prefix",
         "put",
         "remove",
     )
@@ -59,12 +75,14 @@ class Turn:
         self.arrived = message  # the one that becomes the history row
         self.now = now
         self.limits = limits
-        self.outcome = Outcome.APPLIED
+        self.prefix = run_id(instance.saga, instance.key, instance.run)  # what all ids of this run begin with (R3)
+        self.outcome = _APPLIED
         self.notes: list[str] = []
         self.put: dict[str, Outgoing] = {}
         self.remove: dict[str, None] = {}
         self.dead: list[DeadLetter] = []
         self._saga: Any = None
+        self._scope: Scope
 
     # What the turn becomes.
 
@@ -77,7 +95,7 @@ class Turn:
             outcome=self.outcome,
             notes=tuple(self.notes),
             put=tuple(self.put.values()),
-            remove=tuple([name for name in self.remove if name not in self.put]),
+            remove=tuple(self.remove),
             dead=tuple(self.dead),
         )
 
@@ -107,33 +125,40 @@ class Turn:
         """The visits under way, in the order entered."""
         return [visit for visit in self.instance.visits if visit.state is _OPEN]
 
+    def command_id(self, visit: Visit, call: Call) -> str:
+        """As the instance's, with the beginning known already."""
+        if call.index < 0:
+            return f"{self.prefix}/{visit.step}#{visit.number}"
+        return f"{self.prefix}/{visit.step}[{call.index}]#{visit.number}"
+
     # The user's code.
 
     @property
     def saga(self) -> Any:
         """The user's object with the present state."""
         if self._saga is None:
-            self._saga = decode_state(self.definition, self.instance.state)
+            cls: type[Any] = self.definition.cls
+            self._saga = decode_json(cls, self.instance.state, self.definition.name)
         return self._saga
 
     def begin(self, starter: Callable[[Any], Any], event: Any) -> None:
         """Let the starter make the first state."""
-        self._saga = self._run("start", starter, event)
+        self._saga = self._run((None, None, "start"), starter, (event,))
         if not isinstance(self._saga, self.definition.cls):
             raise HandlerBug(
                 f"the start of {self.definition.name} returned {self._saga!r}, not a {self.definition.name}"
             )
-        self._save()
+        self.instance.state = self._encoded()
 
-    def ask(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def ask(self, scope: Scope, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a step or handler on the saga and keep what it wrote."""
-        result = self._run(scope, function, self.saga, *arguments)
-        self._save()
+        result = self._run(scope, function, (self.saga, *arguments))
+        self.instance.state = self._encoded()
         return result
 
-    def compensation(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def compensation(self, scope: Scope, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a `.compensate`: it may run again any time, so it must not write."""
-        result = self._run(scope, function, self.saga, *arguments)
+        result = self._run(scope, function, (self.saga, *arguments))
         if self._encoded() is not self.instance.state:
             raise HandlerBug(
                 f"{self.definition.name}.{function.__name__} wrote to the saga: a compensation must not write"
@@ -147,8 +172,9 @@ class Turn:
             return decode_state(definition_of(cls), data)
         return decode(cls, data, version)
 
-    def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        token = handled.set(partial(self._about, scope))
+    def _run(self, scope: Scope, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        self._scope = scope
+        token = handled.set(self._about)
         try:
             return function(*arguments)
         except KeyboardInterrupt:
@@ -158,8 +184,8 @@ class Turn:
         finally:
             handled.reset(token)
 
-    def _about(self, scope: str) -> tuple[Handling, float, str]:
-        """The message as the user's code may see it."""
+    def _about(self) -> tuple[Handling, float, str]:
+        """The message as the user's code may see it, in the scope that it runs in."""
         message, instance = self.message, self.instance
         seen = Handling(
             id=message.id,
@@ -169,20 +195,21 @@ class Turn:
             correlation_id=message.correlation_id or instance.correlation_id,
             causation_id=message.causation_id,
         )
-        return seen, self.now, f"{instance.saga}/{instance.key}~{instance.run}/{scope}"
+        return seen, self.now, f"{instance.saga}/{instance.key}~{instance.run}/{self._scope_id()}"
+
+    def _scope_id(self) -> str:
+        visit, call, part = self._scope
+        if visit is None:
+            return part
+        place = self.instance.visit_id(visit) if call is None else self.command_id(visit, call)
+        return f"{place}/{part}" if part else place
 
     def _encoded(self) -> Raw:
         """The saga's state as it is now; the very value stored, if that is the same."""
-        stored = self.instance.state
-        known = bytes(stored)
         try:
-            state = encode_state(self._saga, known)
+            return encode_again(self._saga, self.instance.state)
         except Exception as error:
             raise HandlerBug(f"the state of {self.definition.name} cannot be stored: {error}") from error
-        return stored if state == known else Raw(state)
-
-    def _save(self) -> None:
-        self.instance.state = self._encoded()
 
     # What goes out.
 
@@ -192,11 +219,13 @@ class Turn:
             self.instance.held = [*self.instance.held, outgoing]
             return
         self.put[outgoing.name] = outgoing
-        self.remove.pop(outgoing.name, None)
+        if self.remove:
+            self.remove.pop(outgoing.name, None)
 
     def take_out(self, name: str) -> None:
         """Take a row out of the outbox that became pointless (R1)."""
-        self.put.pop(name, None)
+        if self.put:
+            self.put.pop(name, None)
         self.remove[name] = None
         if self.instance.held:
             self.instance.held = [row for row in self.instance.held if row.name != name]
@@ -229,7 +258,7 @@ class Turn:
         if parent is not None:
             addressed = replace(reply, saga=parent.saga, key=parent.key)
             row = Outgoing(name=reply.id, route=Route.INSTANCE, envelope=addressed, sender=self.instance.address)
-            self.put[row.name] = row  # past `send`: an answer is never held
+            self.put[row.name] = row  # past `send`: an answer is never held, and none was taken out
 
     def discard(self, message: Envelope, reason: str, error: str = "") -> None:
         """Make a dead letter of a message."""
@@ -245,17 +274,25 @@ def silence(call: Call) -> None:
 
 def is_awaited(visit: Visit, call: Call) -> bool:
     """Whether the do of this call may still be answered: from its first send until answered, left or given up (R4)."""
-    return visit.state is VisitState.OPEN and call.do is Do.ASKED and call.unwinding is Undo.NONE
+    return visit.state is _OPEN and call.do is _ASKED and call.unwinding is _NOT_ASKED_FOR
 
 
 def _working_copy(instance: Instance, now: float) -> Instance:
-    """The next version: it and its visits and calls are free to be changed, its other lists only to be replaced."""
-    return replace(  # half the time of `copy.copy`
-        instance,
-        version=instance.version + 1,
-        updated_at=now,
-        visits=[replace(visit, calls=[replace(call) for call in visit.calls]) for visit in instance.visits],
-    )
+    """The next version: it and its visits and calls are free to be changed, but for the visits that are undone; its
+    other lists are only to be replaced.
+    """
+    after: Instance = _copied(instance)
+    after.version += 1
+    after.updated_at = now
+    visits: list[Visit] = []
+    after.visits = visits
+    for visit in instance.visits:
+        if visit.state is _UNDONE:
+            visits.append(visit)
+        else:
+            visits.append(own := _copied(visit))
+            own.calls = [_copied(call) for call in visit.calls]
+    return after
 
 
 def _users_traceback(error: BaseException) -> str:

@@ -10,7 +10,9 @@ from .turn import Turn, is_awaited
 
 UNANSWERED = (Undo.WANTED, Undo.ASKED)
 ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
-_NONE, _UNDONE = Undo.NONE, VisitState.UNDONE
+# What is asked of every visit or call, under a name of its own: see `turn`.
+_NONE, _WANTED, _ASKED = Undo.NONE, Undo.WANTED, Undo.ASKED
+_OPEN, _UNDONE = VisitState.OPEN, VisitState.UNDONE
 
 
 def unwind(turn: Turn, why: str) -> None:
@@ -31,7 +33,7 @@ def unwind(turn: Turn, why: str) -> None:
     for visit in instance.visits:
         if visit.state is VisitState.OPEN:
             abandon(turn, visit)
-        if not visit.closed:
+        if not visit.closed and visit.state is not _UNDONE:
             want_undone(visit, visit.calls)
             mark_undone(visit)
 
@@ -82,9 +84,9 @@ def go_back(turn: Turn) -> bool:
         at_once = {visit.serial: turn.step_of(visit).at_once or len(visit.calls) for visit in ready}
         published = False
         for visit in ready:
-            under_way = sum(call.unwinding is Undo.ASKED for call in visit.calls)
+            under_way = sum([call.unwinding is _ASKED for call in visit.calls])
             for call in visit.calls:
-                if call.unwinding is Undo.WANTED and under_way < at_once[visit.serial]:
+                if call.unwinding is _WANTED and under_way < at_once[visit.serial]:
                     was_event = _undo(turn, visit, call)
                     published |= was_event
                     under_way += not was_event
@@ -95,11 +97,10 @@ def go_back(turn: Turn) -> bool:
 
 def _all_answered(turn: Turn) -> bool:
     for visit in turn.instance.visits:  # plain loops: asked of every call in every turn
-        if visit.state is _UNDONE:
-            continue
-        for call in visit.calls:
-            if call.unwinding is not _NONE and call.unwinding in UNANSWERED:
-                return False
+        if visit.state is not _UNDONE:
+            for call in visit.calls:
+                if call.unwinding is not _NONE and call.unwinding in UNANSWERED:
+                    return False
     return True
 
 
@@ -133,8 +134,8 @@ def _undo(turn: Turn, visit: Visit, call: Call) -> bool:
 
 def mark_undone(visit: Visit) -> None:
     """A visit that is over and whose every call is taken back, or had nothing to take back, counts as undone."""
-    if visit.state is not VisitState.OPEN and all(call.unwinding in ANSWERED for call in visit.calls):
-        visit.state = VisitState.UNDONE
+    if visit.state is not _OPEN and all(call.unwinding in ANSWERED for call in visit.calls):
+        visit.state = _UNDONE
 
 
 def _ready(turn: Turn) -> list[Visit]:
@@ -145,7 +146,7 @@ def _ready(turn: Turn) -> list[Visit]:
         behind = visit.serial in blocked
         if unanswered(visit) or behind:
             blocked.update(visit.after)
-        if not behind and any(call.unwinding is Undo.WANTED for call in visit.calls):
+        if not behind and any(call.unwinding is _WANTED for call in visit.calls):
             ready.append(visit)
     return ready
 

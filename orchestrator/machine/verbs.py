@@ -79,7 +79,8 @@ def _resume(turn: Turn, request: Request) -> None:
         return
     instance.paused = False
     for visit in instance.visits:
-        _timers_afresh(turn, visit)
+        if visit.state is not VisitState.UNDONE:
+            _timers_afresh(turn, visit)
     held, instance.held = instance.held, []
     for row in held:
         time_s = None if row.deadline is None else row.deadline - row.envelope.time
@@ -238,7 +239,7 @@ def _chosen(turn: Turn, request: Request) -> list[tuple[Visit, Call]]:
     return [
         (visit, call)
         for visit in turn.instance.visits
-        if request.step in ("", visit.step)
+        if request.step in ("", visit.step) and visit.state is not VisitState.UNDONE
         for call in _elements(visit, request)
     ]
 
