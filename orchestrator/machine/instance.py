@@ -266,19 +266,22 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
         is_busy = is_retrying = False
         steps: list[str] = []
         for visit in self.visits:
-            if visit.state is _UNDONE:  # every call of it is answered; a loop leaves many of them behind
+            state = visit.state
+            if state is _UNDONE:  # every call of it is answered; a loop leaves many of them behind
                 continue
-            is_needed = visit.state is _OPEN
+            is_needed = state is _OPEN
+            is_undoable = not is_needed and not visit.closed
             if visit.parked and not parked:
                 parked = f"{visit.step}: {visit.parked}"
             for call in visit.calls:
+                unwinding = call.unwinding
                 if call.parked:
                     parked = parked or f"{visit.step}: {call.parked}"
-                else:
-                    is_busy = is_busy or call.is_under_way
+                elif unwinding is _UNDO_ASKED or (call.do is _DO_ASKED and unwinding is _NOT_ASKED_FOR):
+                    is_busy = True
                     is_retrying = is_retrying or call.is_retrying
-                if not is_needed and not visit.closed:
-                    is_needed = call.needs_undo and call.unwinding not in _ANSWERED
+                if is_undoable and not is_needed:
+                    is_needed = call.undo_kind is not None and unwinding not in _ANSWERED and call.needs_undo
             if is_needed and visit.step not in steps:
                 steps.append(visit.step)
         if self.then is not None and self.then.step and self.then.step not in steps:
@@ -294,21 +297,20 @@ class Instance(Struct, omit_defaults=True, kw_only=True, gc=False):
             return None
         if self.queue:
             return self.updated_at
-        moments = [] if self.deadline_at is None else [self.deadline_at]
-        if not self.paused:
-            for visit in self.visits:
-                if visit.state is _UNDONE:
-                    continue
-                if visit.wake_at is not None:
-                    moments.append(visit.wake_at)
-                if visit.timeout_at is not None:
-                    moments.append(visit.timeout_at)
-                for call in visit.calls:
-                    if call.timeout_at is not None:
-                        moments.append(call.timeout_at)
-                    if call.retry_at is not None:
-                        moments.append(call.retry_at)
-        return min(moments, default=None)
+        if self.paused:
+            return self.deadline_at
+        earliest = self.deadline_at
+        for visit in self.visits:
+            if visit.state is _UNDONE:
+                continue
+            for moment in (visit.wake_at, visit.timeout_at):
+                if moment is not None and (earliest is None or moment < earliest):
+                    earliest = moment
+            for call in visit.calls:
+                moment = call.timeout_at if call.retry_at is None else call.retry_at  # never both
+                if moment is not None and (earliest is None or moment < earliest):
+                    earliest = moment
+        return earliest
 
 
 class Outline(NamedTuple):
