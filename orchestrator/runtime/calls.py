@@ -101,7 +101,8 @@ class Calls:
             self._running[key].append(order)
             return
         self._queue_of.pop(outgoing.name, None)
-        seconds = None if outgoing.deadline is None else outgoing.deadline - self._clock.now()
+        deadline = outgoing.deadline
+        seconds = None if deadline is None else deadline - self._clock.now()
         if seconds is not None and seconds <= 0:
             self._unanswered(outgoing)
             return
@@ -198,8 +199,9 @@ async def _nothing() -> None: ...
 
 
 def _answered(message: Message) -> Answer:
+    cls = type(message)
     kind = Kind.REFUSAL if isinstance(message, Refusal) else Kind.YES
-    return Answer(kind, type_name(type(message)), Raw(encode(message)), type_version(type(message)))
+    return Answer(kind, type_name(cls), Raw(encode(message)), type_version(cls))
 
 
 def _failure(reason: str, error: str, retry_after: float | None = None) -> Answer:

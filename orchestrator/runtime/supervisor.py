@@ -144,17 +144,19 @@ class Supervisor:
 
     def _turn(self, mailbox: Mailbox) -> int:
         """Decide its next messages, those that one commit may hold; how many."""
-        while mailbox.mails and len(mailbox.under_way) < IN_A_ROW:
-            mail = mailbox.mails[0]
+        mails, under_way = mailbox.mails, mailbox.under_way
+        while mails and len(under_way) < IN_A_ROW:
+            mail = mails[0]
             told = self._told(mailbox, mail)
             if isinstance(told, Transition) and not mail.preview and (told.instance is not None or not _is_void(told)):
                 mailbox.take()
                 self._commit(mailbox, mail, told)
-                if told.instance is not None:
-                    mailbox.instance = told.instance
-                    if told.instance.version == 1:
+                instance = told.instance
+                if instance is not None:
+                    mailbox.instance = instance
+                    if instance.version == 1:
                         break  # what waited for it to start comes before what came after (R11)
-            elif mailbox.under_way:
+            elif under_way:
                 break  # nobody is told what is built on something that is not stored yet
             else:
                 mailbox.take()
@@ -162,7 +164,7 @@ class Supervisor:
                 self._next(mailbox)
                 self._changed.ring()
                 return 1
-        return len(mailbox.under_way)
+        return len(under_way)
 
     def _told(self, mailbox: Mailbox, mail: Mail) -> Transition | NotFound:
         """What a message does, or why it cannot be handled."""
@@ -189,9 +191,9 @@ class Supervisor:
             return _dead(message, now, f"there is no saga {mailbox.address.saga} in this app")
         if mail.unstorable:
             return self._set_aside(definition, mailbox, message, mail.unstorable, now)
+        instance = mailbox.instance
         while True:
             try:
-                instance = mailbox.instance
                 if instance is not None and instance.definition_version != definition.version:
                     instance = migrate(definition, instance)
                 return react(definition, instance, message, now, self._limits)

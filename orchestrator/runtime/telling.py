@@ -21,14 +21,13 @@ def tell(transition: Transition) -> None:
     instance, message = transition.instance, transition.message
     if instance is None or message is None:
         return
-    kind = message.kind
-    if kind is Kind.VERB:
+    if message.kind is Kind.VERB:
         _log.info("%s by %s: %s", message.type, message.user, transition.outcome, extra=_where(instance))
     if instance.status.is_end:
         level = logging.DEBUG if instance.status is Status.COMPLETED else logging.INFO
         if instance.ended_at == transition.at and _log.isEnabledFor(level):
             _log.log(level, "%s: %s", instance.status, instance.why or "done", extra=_where(instance))
-    elif kind in _MAY_PARK and (parked := instance.parked):
+    elif message.kind in _MAY_PARK and (parked := instance.parked):
         _log.warning("parked, needs a person: %s", parked, extra=_where(instance))
 
 
