@@ -9,23 +9,29 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from .rows import Row
 
 MOST_ROWS = 64
 
 
-def write_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
-    """Run SQL in which `VALUES *` stands for a list of rows."""
+def write_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row], alone: str = "") -> None:
+    """Run SQL in which `VALUES *` stands for a list of rows, all of the same length; `alone` does the same for a single
+    row, where that spares SQLite a list of its own.
+    """
     for part in _parts(rows) if rows else ():
-        connection.execute(with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
+        if alone and len(part) == 1:
+            connection.execute(alone, part[0])
+        else:
+            connection.execute(with_rows(sql, len(part), len(part[0])), list(chain.from_iterable(part)))
 
 
 def read_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> list[Row]:
     """The rows that such a query gives."""
     found: list[Row] = []
-    for part in _parts(rows):
-        found += connection.execute(with_rows(sql, len(part), len(part[0])), [value for row in part for value in row])
+    for part in _parts(rows) if rows else ():
+        found += connection.execute(with_rows(sql, len(part), len(part[0])), list(chain.from_iterable(part)))
     return found
 
 

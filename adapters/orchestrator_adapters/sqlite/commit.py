@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.errors import DuplicateMessage, VersionConflict
 from orchestrator.machine.instance import Instance, Status
@@ -20,34 +22,43 @@ from .bulk import read_many, write_many
 from .log import Appending
 from .rows import HistoryCode, Row
 
-Flags: TypeAlias = tuple[str, bool, bool, bool, bool]
-NO_FLAGS: Flags = ("", False, False, False, False)
+Flags: TypeAlias = tuple[str, int, int, int, int]
+NO_FLAGS: Flags = ("", 0, 0, 0, 0)
 
 
-class Prepared(NamedTuple):
+class Prepared(Struct, frozen=True, gc=False):
     """A transition with what must be known or encoded of its instance. `body` and `flags` are empty where a later one
-    of the group says how the instance is stored.
+    of the group says how the instance is stored. `is_plain`: it touches its instance and the outbox, nothing else.
     """
 
     transition: Transition
+    is_plain: bool
     instance: Instance | None = None
     address: Address | None = None
-    message_id: str = ""  # as stored
     history: Row = ()
     body: Row = ()
     flags: Flags = NO_FLAGS
-    only_appends: bool = False
+
+    @property
+    def message_id(self) -> str:
+        """As it is stored."""
+        message_id: str = self.history[1]
+        return message_id
 
 
-class Stored(NamedTuple):
-    """What the store has of an instance."""
+class Stored(Struct, frozen=True, array_like=True, gc=False):
+    """What the store has of the instance of the transition in this `place` of the wave."""
 
+    place: int
     id: int
     run: str
     version: int
     flags: Flags
     stands_in: str
-    knows_message: bool
+    knows_message: int
+
+
+_stored_list = msgspec.json.Decoder(list[Stored])
 
 
 def prepare(transitions: Sequence[Transition]) -> list[Prepared]:
@@ -62,12 +73,13 @@ def prepare(transitions: Sequence[Transition]) -> list[Prepared]:
 
 def _prepared(transition: Transition, address: Address | None, is_last: bool) -> Prepared:
     instance, message = transition.instance, transition.message
-    if instance is None:
-        return Prepared(transition, only_appends=_only_appends(transition))
+    is_plain = _is_plain(transition)
+    if instance is None or address is None:
+        return Prepared(transition, is_plain)
     assert message is not None, "a transition of an instance is the effect of a message"
-    history = HistoryCode.of(instance).row(transition, message, instance.version)
+    history = HistoryCode.of(instance, address).row(transition, message, instance.version)
     body, flags = _stored_as(instance) if is_last or instance.version == 1 else ((), NO_FLAGS)
-    return Prepared(transition, instance, address, history[1], history, body, flags)
+    return Prepared(transition, is_plain, instance, address, history, body, flags)
 
 
 def _stored_as(instance: Instance) -> tuple[Row, Flags]:
@@ -75,11 +87,24 @@ def _stored_as(instance: Instance) -> tuple[Row, Flags]:
     return rows.instance_row(instance, outline), rows.flags(instance, outline)
 
 
-def _only_appends(transition: Transition) -> bool:
+def _is_plain(transition: Transition) -> bool:
+    return transition.wait_until is None and not (
+        transition.appends
+        or transition.seen
+        or transition.records
+        or transition.waiting_remove
+        or transition.dead
+        or transition.dead_remove
+    )
+
+
+def _only_appends(one: Prepared) -> bool:
+    transition = one.transition
     return bool(transition.appends) and not (
-        transition.seen
+        transition.instance
+        or transition.seen
         or transition.remove
-        or transition.wait_until
+        or transition.wait_until is not None
         or transition.waiting_remove
         or transition.dead
         or transition.dead_remove
@@ -89,7 +114,7 @@ def _only_appends(transition: Transition) -> bool:
 
 def commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list[Result]:
     """Write the group, inside a transaction. Errors: sqlite3.Error, then nothing of the group is to be kept."""
-    if all(one.only_appends for one in prepared):
+    if all(map(_only_appends, prepared)):
         return _commit_appends(connection, [one.transition for one in prepared])
     results: list[Result] = []
     refused: dict[Address, int] = {}  # versions, where the last transition of an instance was not stored
@@ -98,16 +123,21 @@ def commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list
     return results
 
 
-def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+def _waves(prepared: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
     """The group in parts within which no transition touches what another touches, but for its instance, once that is
     born: almost always one.
     """
+    if len(prepared) == 1 or not _touch_twice(prepared):
+        yield prepared
+        return
     wave: list[Prepared] = []
     touched: set[Hashable] = set()
     moved: dict[Address, int] = {}  # to which version
     for one in prepared:
         instance, address = one.instance, one.address
         touches = _touches(one)
+        if address is not None:
+            touches.append((address, one.message_id))
         follows = instance is not None and address in moved and moved[address] == instance.version - 1
         if not (touched.isdisjoint(touches) and (follows or address not in touched)):
             yield wave
@@ -122,14 +152,24 @@ def _waves(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
         yield wave
 
 
+def _touch_twice(prepared: Sequence[Prepared]) -> bool:
+    everything: list[Hashable] = [one.address for one in prepared if one.address is not None]
+    for one in prepared:
+        everything += _touches(one)
+    return len(set(everything)) < len(everything)
+
+
 def _touches(one: Prepared) -> list[Hashable]:
     """All that it touches but its instance."""
     transition = one.transition
-    touches: list[Hashable] = [*transition.seen, *transition.remove, *[outgoing.name for outgoing in transition.put]]
+    touches: list[Hashable] = [*transition.remove]
+    for outgoing in transition.put:
+        touches.append(outgoing.name)
+    if one.is_plain:
+        return touches
+    touches += transition.seen
     touches += transition.waiting_remove
     touches += [record.key for record in transition.records]
-    if one.address is not None:
-        touches.append((one.address, one.message_id))
     if transition.wait_until is not None and transition.message is not None:
         touches.append(transition.message.address)
     return touches
@@ -137,22 +177,27 @@ def _touches(one: Prepared) -> list[Hashable]:
 
 def _commit_wave(connection: sqlite3.Connection, wave: Sequence[Prepared], refused: dict[Address, int]) -> list[Result]:
     stored = _stored(connection, wave)
-    seen = _seen(connection, wave)
-    waits = _waits(connection, wave)
-    there = _still_waiting(connection, wave)
-    known = [_known(one.transition, seen, waits, there) for one in wave]
-    appending = Appending(connection, [one.transition for one in wave])
+    others = [one.transition for one in wave if not one.is_plain]
+    known = _known(connection, others) if others else NOTHING_KNOWN
+    appending = Appending(connection, others)
     appended: dict[int, tuple[Appended, ...]] = {}
     problems = _problems(wave, stored, known, refused, appending, appended)
     good = [number for number, problem in enumerate(problems) if problem is None]
     _write_instances(connection, [(wave[number], stored.get(number)) for number in good])
-    _write_others(connection, [wave[number].transition for number in good])
-    appending.write()
+    _write_outbox(connection, [wave[number].transition for number in good])
+    if others:
+        _write_others(connection, [wave[number].transition for number in good if not wave[number].is_plain])
+        appending.write()
     waiting = _waiting(connection, [(number, wave[number].instance) for number in good])
+    if not waiting and not appended:
+        return [problem or COMMITTED for problem in problems]
     return [
-        problem or Committed(tuple(waiting.get(number, ())), appended[number])
+        problem or Committed(tuple(waiting.get(number, ())), appended.get(number, ()))
         for number, problem in enumerate(problems)
     ]
+
+
+COMMITTED = Committed()
 
 
 def _commit_appends(connection: sqlite3.Connection, transitions: Sequence[Transition]) -> list[Result]:
@@ -175,7 +220,7 @@ def _commit_appends(connection: sqlite3.Connection, transitions: Sequence[Transi
 
 STORED = """
     SELECT json_group_array(json_array(
-        asked.column1, instance.id, run, instance.version, status, parked, paused, busy, retrying,
+        asked.column1, instance.id, run, instance.version, json_array(status, parked, paused, busy, retrying),
         stands_in, history.id IS NOT NULL
     ))
     FROM (VALUES *) AS asked
@@ -202,33 +247,47 @@ WAITING = """
 def _stored(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[int, Stored]:
     """What is there of each transition's instance, by the place in the wave."""
     asked = [
-        (number, one.instance.key, one.instance.saga, one.message_id)
+        (number, one.instance.key, one.instance.saga, one.history[1])
         for number, one in enumerate(wave)
         if one.instance is not None
     ]
-    found: dict[int, Stored] = {}
-    for (answer,) in read_many(connection, STORED, asked):
-        for number, id, run, version, *flags, stands_in, knows in json.loads(answer):  # 0 and 1 equal False and True
-            found[number] = Stored(id, run, version, tuple(flags), stands_in, bool(knows))
-    return found
+    answers = read_many(connection, STORED, asked)
+    return {one.place: one for (answer,) in answers for one in _stored_list.decode(answer)}
 
 
-def _seen(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[tuple[str, str]]:
-    """Those of the wave's (consumer, message id) pairs that the store knows."""
-    asked = [pair for one in wave for pair in one.transition.seen]
-    return {(consumer, message_id) for consumer, message_id in read_many(connection, SEEN, asked)}
+class _Known(Struct, frozen=True):
+    """What the store has of what a wave brings or takes out beside instances and outbox."""
+
+    seen: set[tuple[str, str]]  # (consumer, message id)
+    waits: dict[tuple[Address, str], int]  # messages that are in the waiting room already, and the row's id
+    there: set[int]  # rows to be taken out of the waiting room that are in it
+
+    def problem(self, transition: Transition) -> DuplicateMessage | None:
+        if not self.seen.isdisjoint(transition.seen):
+            return DuplicateMessage(f"seen already: {transition.seen}")
+        if not self.there.issuperset(transition.waiting_remove):
+            return DuplicateMessage(f"no more in the waiting room: {transition.waiting_remove}")
+        message = transition.message
+        if transition.wait_until is not None and message is not None:
+            waiting_as = self.waits.get((message.address, message.id))
+            if waiting_as is not None and waiting_as not in transition.waiting_remove:
+                return DuplicateMessage(f"{message.id} waits for {message.address} already")
+        return None
 
 
-def _waits(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[tuple[Address, str], int]:
-    """Those of the wave's messages for the waiting room that are in it already, and the row's id."""
-    asked = [(message.key, message.saga, message.id) for message, _ in _for_waiting(one.transition for one in wave)]
-    return {(Address(saga, key), message_id): id for key, saga, message_id, id in read_many(connection, WAITS, asked)}
+NOTHING_KNOWN = _Known(set(), {}, set())
 
 
-def _still_waiting(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> set[int]:
-    """Those of the rows to be taken out of the waiting room that are in it."""
-    asked = [(id,) for one in wave for id in one.transition.waiting_remove]
-    return {id for (id,) in read_many(connection, "SELECT id FROM waiting WHERE id IN (VALUES *)", asked)}
+def _known(connection: sqlite3.Connection, others: Sequence[Transition]) -> _Known:
+    pairs = [pair for one in others for pair in one.seen]
+    seen = {(consumer, message_id) for consumer, message_id in read_many(connection, SEEN, pairs)}
+    messages = [(message.key, message.saga, message.id) for message, _ in _for_waiting(others)]
+    waits = {
+        (Address(saga, key), message_id): id for key, saga, message_id, id in read_many(connection, WAITS, messages)
+    }
+    ids = [(id,) for one in others for id in one.waiting_remove]
+    there = {id for (id,) in read_many(connection, "SELECT id FROM waiting WHERE id IN (VALUES *)", ids)}
+    return _Known(seen, waits, there)
 
 
 def _for_waiting(transitions: Iterable[Transition]) -> Iterator[tuple[Envelope, Row]]:
@@ -241,25 +300,10 @@ def _for_waiting(transitions: Iterable[Transition]) -> Iterator[tuple[Envelope, 
 # --- deciding ---
 
 
-def _known(
-    transition: Transition, seen: set[tuple[str, str]], waits: dict[tuple[Address, str], int], there: set[int]
-) -> DuplicateMessage | None:
-    if not seen.isdisjoint(transition.seen):
-        return DuplicateMessage(f"seen already: {transition.seen}")
-    if not there.issuperset(transition.waiting_remove):
-        return DuplicateMessage(f"no more in the waiting room: {transition.waiting_remove}")
-    message = transition.message
-    if transition.wait_until is not None and message is not None:
-        waiting_as = waits.get((message.address, message.id))
-        if waiting_as is not None and waiting_as not in transition.waiting_remove:
-            return DuplicateMessage(f"{message.id} waits for {message.address} already")
-    return None
-
-
 def _problems(
     wave: Sequence[Prepared],
     stored: dict[int, Stored],
-    known: Sequence[DuplicateMessage | None],
+    known: _Known,
     refused: dict[Address, int],
     appending: Appending,
     appended: dict[int, tuple[Appended, ...]],
@@ -268,18 +312,20 @@ def _problems(
     problems: list[VersionConflict | DuplicateMessage | None] = []
     reached: dict[Address, int] = {}  # which version, in this wave
     for number, one in enumerate(wave):
-        problem: VersionConflict | DuplicateMessage | None = known[number]
+        transition = one.transition
+        problem: VersionConflict | DuplicateMessage | None = None if one.is_plain else known.problem(transition)
         if one.instance is not None and one.address is not None:
             before = stored.get(number)
             if before is not None and one.address in reached:
-                before = before._replace(version=reached[one.address])
+                before = replace(before, version=reached[one.address])
             problem = problem or _misfit(one, one.instance, before, refused.pop(one.address, 0))
-        problem = problem or appending.problem(one.transition)
+        if transition.appends:
+            problem = problem or appending.problem(transition)
+            if problem is None:
+                appended[number] = appending.take(transition)
         if one.instance is not None and one.address is not None:
             place = reached if problem is None else refused
             place[one.address] = one.instance.version
-        if problem is None:
-            appended[number] = appending.take(one.transition)
         problems.append(problem)
     return problems
 
@@ -311,7 +357,7 @@ def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepar
     moved: list[Row] = []
     changed: list[Row] = []
     history: list[Row] = []
-    tally: Counter[Row] = Counter()
+    tally: dict[Row, int] = {}
     next_id = 0
     last = {one.address: one for one, _ in good}
     for one, stored in good:
@@ -322,33 +368,40 @@ def _write_instances(connection: sqlite3.Connection, good: Sequence[tuple[Prepar
             assert stored is not None
             history.append((stored.id, *one.history))
             continue
-        if not one.body:  # the one that was to be stored in its place is refused
-            body, flags = _stored_as(instance)
-            one = one._replace(body=body, flags=flags)
-        tally[tally_place(instance.saga, one.flags[0], one.body[STANDS_IN])] += 1
-        if stored is not None:
-            tally[tally_place(instance.saga, stored.flags[0], stored.stands_in)] -= 1
+        body, flags = (one.body, one.flags) if one.body else _stored_as(instance)  # who was to store it is refused
+        _count(tally, instance.saga, flags[0], body[STANDS_IN], stored)
         if instance.version == 1:
             if stored is not None:
                 replaced.append((stored.id,))
             next_id = next_id + 1 if next_id else _next_instance_id(connection)
             instance_id = next_id
-            born.append((instance_id, *_fixed(instance), *one.flags, *one.body))
+            born.append((instance_id, *_fixed(instance), *flags, *body))
         else:
             assert stored is not None
             instance_id = stored.id
-            if one.flags == stored.flags:
-                moved.append((instance_id, *one.body))
+            if flags == stored.flags:
+                moved.append((*body, instance_id))
             else:
-                changed.append((instance_id, *one.flags, *one.body))
+                changed.append((*flags, *body, instance_id))
         history.append((instance_id, *one.history))
-    write_many(connection, "DELETE FROM history WHERE instance IN (VALUES *)", replaced)
-    write_many(connection, "DELETE FROM instance WHERE id IN (VALUES *)", replaced)
+    if replaced:
+        write_many(connection, "DELETE FROM history WHERE instance IN (VALUES *)", replaced)
+        write_many(connection, "DELETE FROM instance WHERE id IN (VALUES *)", replaced)
     write_many(connection, BORN, born)
-    write_many(connection, MOVED, moved)
-    write_many(connection, CHANGED, changed)
+    write_many(connection, MOVED, moved, MOVED_ALONE)
+    write_many(connection, CHANGED, changed, CHANGED_ALONE)
     write_many(connection, HISTORY, history)
     write_many(connection, TALLY, [(*place, number) for place, number in tally.items() if number])
+
+
+def _count(tally: dict[Row, int], saga: str, status: str, stands_in: str, stored: Stored | None) -> None:
+    place = tally_place(saga, status, stands_in)
+    before = None if stored is None else tally_place(saga, stored.flags[0], stored.stands_in)
+    if place == before:
+        return
+    tally[place] = tally.get(place, 0) + 1
+    if before is not None:
+        tally[before] = tally.get(before, 0) - 1
 
 
 BORN = """
@@ -357,20 +410,23 @@ BORN = """
         version, wake_at, updated_at, ended_at, stands_in, crc, body
     ) VALUES *
 """
+_BODY = ("version", "wake_at", "updated_at", "ended_at", "stands_in", "crc", "body")
+_FLAGS = ("status", "parked", "paused", "busy", "retrying")
+
+
+def _updating(*columns: str) -> tuple[str, str]:
+    """SQL that sets these columns of instances, whose ids come last: of many, and of one."""
+    many = ", ".join(f"{name} = new.column{number}" for number, name in enumerate(columns, 1))
+    one = ", ".join(f"{name} = ?" for name in columns)
+    return (
+        f"UPDATE instance SET {many} FROM (VALUES *) AS new WHERE instance.id = new.column{len(columns) + 1}",
+        f"UPDATE instance SET {one} WHERE id = ?",
+    )
+
+
 # Setting a column rewrites the indexes it is in, even to the same value: hence one statement without the flags.
-MOVED = """
-    UPDATE instance
-    SET version = new.column2, wake_at = new.column3, updated_at = new.column4, ended_at = new.column5,
-        stands_in = new.column6, crc = new.column7, body = new.column8
-    FROM (VALUES *) AS new WHERE instance.id = new.column1
-"""
-CHANGED = """
-    UPDATE instance
-    SET status = new.column2, parked = new.column3, paused = new.column4, busy = new.column5, retrying = new.column6,
-        version = new.column7, wake_at = new.column8, updated_at = new.column9, ended_at = new.column10,
-        stands_in = new.column11, crc = new.column12, body = new.column13
-    FROM (VALUES *) AS new WHERE instance.id = new.column1
-"""
+MOVED, MOVED_ALONE = _updating(*_BODY)
+CHANGED, CHANGED_ALONE = _updating(*_FLAGS, *_BODY)
 HISTORY = "INSERT INTO history (instance, version, message_id, at, outcome, notes, crc, message) VALUES *"
 
 
@@ -387,7 +443,10 @@ STANDS_IN = 4  # where it is in a Prepared's body
 
 def tally_place(saga: str, status: str, stands_in: str) -> Row:
     """Under what an instance is counted; where it stands matters while it is open."""
-    return (saga, status, "" if Status(status).is_end else stands_in)
+    return (saga, status, stands_in if status in _OPEN else "")
+
+
+_OPEN = frozenset(str(status) for status in Status if not status.is_end)
 
 
 def _fixed(instance: Instance) -> Row:
@@ -403,17 +462,18 @@ def _next_instance_id(connection: sqlite3.Connection) -> int:
 OUTBOX = "INSERT OR REPLACE INTO outbox (name, due_at, crc, body) VALUES *"
 
 
+def _write_outbox(connection: sqlite3.Connection, good: Sequence[Transition]) -> None:
+    removed = [(name,) for one in good for name in one.remove]
+    write_many(connection, "DELETE FROM outbox WHERE name IN (VALUES *)", removed, "DELETE FROM outbox WHERE name = ?")
+    write_many(connection, OUTBOX, [rows.outbox_row(outgoing) for one in good for outgoing in one.put])
+
+
 def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) -> None:
     for sql, found in (
         ("DELETE FROM waiting WHERE id IN (VALUES *)", [(id,) for one in good for id in one.waiting_remove]),
         (
             "INSERT INTO waiting (saga, key, message_id, since, until, crc, body) VALUES *",
             [row for _, row in _for_waiting(good)],
-        ),
-        ("DELETE FROM outbox WHERE name IN (VALUES *)", [(name,) for one in good for name in one.remove]),
-        (
-            OUTBOX,
-            [rows.outbox_row(outgoing) for one in good for outgoing in one.put],
         ),
         ("DELETE FROM dead WHERE id IN (VALUES *)", [(id,) for one in good for id in one.dead_remove]),
         ("INSERT INTO dead (at, crc, body) VALUES *", [rows.dead_row(letter) for one in good for letter in one.dead]),
@@ -429,6 +489,8 @@ def _write_others(connection: sqlite3.Connection, good: Sequence[Transition]) ->
 def _waiting(connection: sqlite3.Connection, good: Sequence[tuple[int, Instance | None]]) -> dict[int, list[Waiting]]:
     """What waited for the new instances, by the place in the wave."""
     asked = [(number, one.key, one.saga) for number, one in good if one is not None and one.version == 1]
+    if not asked:
+        return {}
     found: dict[int, list[Waiting]] = {}
     for number, *row in read_many(connection, WAITING, asked):
         found.setdefault(number, []).append(rows.waiting_of(*row))

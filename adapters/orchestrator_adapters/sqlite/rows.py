@@ -31,9 +31,15 @@ _notes = msgspec.json.Decoder(tuple[str, ...])
 _dead_letter = msgspec.json.Decoder(DeadLetter)
 
 
-def flags(instance: Instance, outline: Outline) -> tuple[str, bool, bool, bool, bool]:
+def flags(instance: Instance, outline: Outline) -> tuple[str, int, int, int, int]:
     """The columns of an instance that rarely change: status, parked, paused, busy, retrying."""
-    return (instance.status.value, bool(outline.parked), instance.paused, outline.is_busy, outline.is_retrying)
+    return (
+        str(instance.status),
+        1 if outline.parked else 0,
+        1 if instance.paused else 0,
+        1 if outline.is_busy else 0,
+        1 if outline.is_retrying else 0,
+    )
 
 
 def seal(body: bytes, *columns: object) -> int:
@@ -110,9 +116,9 @@ class HistoryCode:
         self._prefix = run_id(address.saga, address.key, run) + "/"
 
     @classmethod
-    def of(cls, instance: Instance) -> HistoryCode:
-        """For the history of this instance."""
-        return cls(instance.address, instance.run, instance.correlation_id, instance.traceparent)
+    def of(cls, instance: Instance, address: Address | None = None) -> HistoryCode:
+        """For the history of this instance, whose `address` the caller may have at hand."""
+        return cls(address or instance.address, instance.run, instance.correlation_id, instance.traceparent)
 
     def short(self, text: str) -> str:
         """An id as it is stored."""
