@@ -39,7 +39,7 @@ def packed(body: bytes) -> bytes:
     return PACKED + packer.compress(body) + packer.flush()
 
 
-def unpacked(stored: bytes) -> bytes:
+def unpacked(stored: bytes | bytearray) -> bytes | bytearray:
     """A body as it was. Errors: zlib.error, for bytes that were never packed."""
     if not stored.startswith(PACKED):
         return stored

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 DAMAGED = "a row is not what was written: stop the daemon, keep the file, restore a backup"
 
+BLOB = bytearray  # the sqlite3 module binds it at once; of bytes it asks for an adapter first, which takes longer
+
 _encode = msgspec.json.Encoder().encode
 _instance = msgspec.json.Decoder(Instance)
 _envelope = msgspec.json.Decoder(Envelope)
@@ -42,7 +44,7 @@ def flags(instance: Instance, outline: Outline) -> tuple[str, int, int, int, int
     )
 
 
-def seal(body: bytes, *columns: object) -> int:
+def seal(body: bytes | bytearray, *columns: object) -> int:
     """The checksum of a row: of its body, and of the columns that neither an index nor the body says again."""
     return zlib.crc32(repr(columns).encode(), zlib.crc32(body))
 
@@ -58,7 +60,7 @@ def instance_row(instance: Instance, outline: Outline) -> Row:
         instance.ended_at,
         stands_in,
         seal(body, stands_in),
-        body,
+        BLOB(body),
     )
 
 
@@ -136,7 +138,7 @@ class HistoryCode:
         body = _encode(Kept(message.type, message.data, message.time, rest))
         notes = _encode(transition.notes).decode() if transition.notes else ""
         columns = (version, self.short(message.id), float(transition.at), str(transition.outcome), notes)
-        return (*columns, seal(body, *columns), body)
+        return (*columns, seal(body, *columns), BLOB(body))
 
     def entry(self, row: Row) -> Entry:
         """Errors: StoreCorrupt, when the bytes are not those that were written."""
@@ -219,7 +221,7 @@ _kept = msgspec.json.Decoder(Kept)
 def outbox_row(outgoing: Outgoing) -> Row:
     """name, due_at, crc, body."""
     body = _encode(outgoing)
-    return (outgoing.name, outgoing.due_at, seal(body), body)
+    return (outgoing.name, outgoing.due_at, seal(body), BLOB(body))
 
 
 def due_of(position: int, crc: int, body: bytes) -> Due:
@@ -263,7 +265,7 @@ def record_of(key: str, at: float, crc: int, body: object) -> bytes:
 
 def decoded(decoder: msgspec.json.Decoder[T], crc: object, body: object, *columns: object) -> T:
     """The body of a row with its seal. Errors: StoreCorrupt, when the bytes are not those that were written."""
-    if not isinstance(body, bytes) or seal(body, *columns) != crc:  # damage can make it of another type
+    if not isinstance(body, bytes | BLOB) or seal(body, *columns) != crc:  # damage can make it of another type
         raise StoreCorrupt(DAMAGED)
     with _damage():
         return decoder.decode(unpacked(body))
