@@ -154,7 +154,7 @@ class EventLog(ABC):
             self._random = int.from_bytes(os.urandom(6)) or 1
         first = int(now * 1000) << 80 | (self._given & 0xFFFF_FFFF) << 48 | self._random
         self._given += count
-        return [f"{first + (index << 48):032x}" for index in range(count)]
+        return [f"{each:032x}" for each in range(first, first + (count << 48), 1 << 48)]
 
     async def _appended_before(self, append: Append) -> Appended:
         """What the first append under the same ids was told."""
@@ -299,6 +299,8 @@ def _envelope(id: str, event: Event, now: float, cause: Cause) -> Envelope:
     if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadMessage(f"{type(event).__name__} is no Event: a stream has Events only")
     wire = type(event).__wire__
+    if cause is NO_CAUSE:
+        return Envelope(id, Kind.EVENT, wire.type, Raw(encode(event)), now, version=wire.version)
     return Envelope(
         id=id,
         kind=Kind.EVENT,

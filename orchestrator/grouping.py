@@ -99,6 +99,9 @@ class _Waiting:
 
 def result_of(told: Result | Exception) -> Result:
     """What a store said of a transition. Errors: the one because of which it said nothing."""
-    if isinstance(told, Committed | VersionConflict | DuplicateMessage):
+    if isinstance(told, _RESULTS):
         return told
     raise told
+
+
+_RESULTS = (Committed, VersionConflict, DuplicateMessage)

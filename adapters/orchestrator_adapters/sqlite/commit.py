@@ -88,27 +88,18 @@ def _stored_as(instance: Instance) -> tuple[Row, Flags]:
 
 
 def _is_plain(transition: Transition) -> bool:
-    return transition.wait_until is None and not (
-        transition.appends
-        or transition.seen
-        or transition.records
-        or transition.waiting_remove
-        or transition.dead
-        or transition.dead_remove
-    )
+    return not transition.appends and not _is_for_others(transition)
 
 
 def _only_appends(one: Prepared) -> bool:
     transition = one.transition
-    return bool(transition.appends) and not (
-        transition.instance
-        or transition.seen
-        or transition.remove
-        or transition.wait_until is not None
-        or transition.waiting_remove
-        or transition.dead
-        or transition.dead_remove
-        or transition.records
+    return bool(transition.appends) and not (transition.instance or transition.remove or _is_for_others(transition))
+
+
+def _is_for_others(transition: Transition) -> bool:
+    """Whether it touches anything but its instance, the outbox and the log."""
+    return transition.wait_until is not None or bool(
+        transition.seen or transition.records or transition.waiting_remove or transition.dead or transition.dead_remove
     )
 
 

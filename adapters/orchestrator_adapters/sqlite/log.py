@@ -90,15 +90,24 @@ def _long_id(stored: str | bytes) -> str:
     return stored.hex() if isinstance(stored, bytes) else stored
 
 
-def _event_row(event: Envelope, type_id: int) -> Row:
+def _event_row(event: Envelope, short: str | bytes, type_id: int) -> Row:
     """type, event_id, at, crc, body."""
-    about = About(event.version, event.user, event.correlation_id, event.causation_id, event.traceparent)
-    body = _encode(Body(event.data) if about == _NOTHING_MORE else Body(event.data, about))
+    body = _encode(Body(event.data, _about(event)))
     at = float(event.time)
-    return (type_id, short_id(event.id), at, rows.seal(body, type_id, at), body)
+    return (type_id, _bound(short), at, rows.seal(body, type_id, at), rows.BLOB(body))
+
+
+def _about(event: Envelope) -> About | None:
+    if event.version == 1 and not (event.user or event.correlation_id or event.causation_id or event.traceparent):
+        return None
+    return About(event.version, event.user, event.correlation_id, event.causation_id, event.traceparent)
 
 
 _NOTHING_MORE = About()
+
+
+def _bound(short: str | bytes) -> str | bytearray:
+    return rows.BLOB(short) if isinstance(short, bytes) else short
 
 
 def logged_of(
@@ -164,7 +173,8 @@ class Appending:
         events = [event for append in appends for event in append.events]
         names = dict.fromkeys(append.stream for append in appends), dict.fromkeys(event.type for event in events)
         ids = [short_id(event.id) for event in events]
-        asked = _padded(ids[:LOOKED_UP] or [NO_ID])
+        self._short = {event.id: short for event, short in zip(events, ids, strict=True)}
+        asked = list(map(_bound, _padded(ids[:LOOKED_UP] or [NO_ID])))
         sql = with_rows(LOOK, len(asked), 1)
         position, last_stream, last_type, streams, types, is_known = connection.execute(
             sql, (_json(names[0]), _json(names[1]), *asked)
@@ -184,7 +194,7 @@ class Appending:
         """
         if not transition.appends:
             return None
-        ids = [short_id(event.id) for append in transition.appends for event in append.events]
+        ids = [self._short[event.id] for append in transition.appends for event in append.events]
         if not self._ids.isdisjoint(ids) or len(set(ids)) < len(ids):
             return DuplicateMessage(f"in the log already: {', '.join(map(_long_id, ids))}")
         versions: dict[str, int] = {}
@@ -206,7 +216,7 @@ class Appending:
         for event in events:
             version += 1
             self._position += 1
-            row = _event_row(event, self._types[event.type])
+            row = _event_row(event, self._short[event.id], self._types[event.type])
             self._rows.append((self._position, stream_id, version, *row))
         self._versions[stream] = version
         return Appended(version, self._position)
