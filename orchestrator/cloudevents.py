@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import cast
 from urllib.parse import unquote
 
@@ -23,8 +23,11 @@ NUMBER_DIGITS = 9  # of a version and an attempt
 MILLISECOND_DIGITS = 14  # of a time: up to the year 5138
 SHOWN_CHARS = 80  # of what is wrong, in the text of an error
 
+_ABSENT = Raw()
+_NO_PAYLOAD = Raw(b"{}")
 
-class _CloudEvent(Struct, frozen=True, omit_defaults=True):
+
+class _CloudEvent(Struct, frozen=True, omit_defaults=True, gc=False):
     """CloudEvents 1.0 in JSON, with our extensions: lower-case letters and digits only."""
 
     specversion: str
@@ -49,7 +52,7 @@ class _CloudEvent(Struct, frozen=True, omit_defaults=True):
     messageuser: str = ""
     traceparent: str = ""
     data_base64: str = ""
-    data: Raw = Raw()
+    data: Raw = _ABSENT
 
 
 def to_cloud_event(
@@ -106,7 +109,7 @@ def boundary_event(envelope: Envelope, source: str) -> bytes:
     return msgspec.json.encode(parts | {"data": envelope.data})
 
 
-class Received(Struct, frozen=True):
+class Received(Struct, frozen=True, gc=False):
     """A message from a bus: what `to_cloud_event` was given. Of one without CloudEvents, `source` is empty."""
 
     envelope: Envelope
@@ -158,7 +161,14 @@ def text_headers(envelope: Envelope) -> dict[str, str]:
 
 
 _CLOUD_EVENT = msgspec.json.Decoder(_CloudEvent)
-_FROM_OUTSIDE = {kind.value: kind for kind in (Kind.EVENT, Kind.COMMAND, Kind.YES, Kind.REFUSAL, Kind.FAILURE)}
+_KINDS = (Kind.EVENT, Kind.COMMAND, Kind.YES, Kind.REFUSAL, Kind.FAILURE)
+_FROM_OUTSIDE = {"": Kind.EVENT} | {kind.value: kind for kind in _KINDS}
+_NAMES = ("source", "id", "type")
+_TEXTS = (
+    *("sagatype", "sagakey", "inreplyto", "messageuser", "correlationid", "causationid", "traceparent"),
+    *("undoes", "replyto"),
+)
+_JSON_TYPES = ("application/json", "")
 _JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json *(;.*)?", re.IGNORECASE)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -170,36 +180,45 @@ def decoded(raw: bytes) -> Received:
         raise BadMessage(f"specversion is {_quoted(event.specversion)}: only CloudEvents 1.0 is read")
     if event.data_base64:
         raise BadMessage("data_base64 is not read: send the payload as JSON in `data`")
-    if event.datacontenttype and not _JSON_TYPE.fullmatch(event.datacontenttype):
+    if event.datacontenttype not in _JSON_TYPES and not _JSON_TYPE.fullmatch(event.datacontenttype):
         raise BadMessage(f"datacontenttype is {_quoted(event.datacontenttype)}: only JSON is read")
-    kind = _FROM_OUTSIDE.get(event.messagekind or Kind.EVENT.value)
+    kind = _FROM_OUTSIDE.get(event.messagekind)
     if kind is None:
         raise BadMessage(f"messagekind is {_quoted(event.messagekind)}, which is not taken from outside")
-    source = name_of("source", event.source)
+    _check_texts(event)
     envelope = Envelope(
-        id=name_of("id", event.id),
+        id=event.id,
         kind=kind,
-        type=name_of("type", event.type),
-        data=event.data if bytes(event.data) else Raw(b"{}"),
+        type=event.type,
+        data=_NO_PAYLOAD if event.data is _ABSENT else event.data,
         time=0.0 if event.time is None else _seconds("time", event.time),
-        saga=text_of("sagatype", event.sagatype),
-        key=text_of("sagakey", event.sagakey),
-        reply_to=text_of("inreplyto", event.inreplyto),
+        saga=event.sagatype,
+        key=event.sagakey,
+        reply_to=event.inreplyto,
         attempt=_attempt(event.attempt),
         clean=_flag("clean", event.clean),
         version=_version(event.dataversion),
-        user=text_of("messageuser", event.messageuser),
-        correlation_id=text_of("correlationid", event.correlationid),
-        causation_id=text_of("causationid", event.causationid),
-        traceparent=text_of("traceparent", event.traceparent),
+        user=event.messageuser,
+        correlation_id=event.correlationid,
+        causation_id=event.causationid,
+        traceparent=event.traceparent,
     )
-    return Received(
-        envelope,
-        source,
-        text_of("undoes", event.undoes),
-        None if event.deadline is None else _seconds("deadline", event.deadline),
-        text_of("replyto", event.replyto),
+    deadline = None if event.deadline is None else _seconds("deadline", event.deadline)
+    return Received(envelope, event.source, event.undoes, deadline, event.replyto)
+
+
+def _check_texts(event: _CloudEvent) -> None:
+    """What is fine together is so one by one: all attributes of most messages pass in one look."""
+    together = (
+        f"{event.id}{event.source}{event.type}{event.sagatype}{event.sagakey}{event.inreplyto}{event.messageuser}"
+        f"{event.correlationid}{event.causationid}{event.traceparent}{event.undoes}{event.replyto}"
     )
+    if event.id and event.source and event.type and len(together) <= NAME_CHARS and together.isprintable():
+        return
+    for attribute in _NAMES:
+        name_of(attribute, getattr(event, attribute))
+    for attribute in _TEXTS:
+        text_of(attribute, getattr(event, attribute))
 
 
 def _decoded_event(raw: bytes) -> _CloudEvent:
@@ -268,6 +287,8 @@ def _seconds(attribute: str, moment: datetime) -> float:
     if moment.tzinfo is None:
         raise BadMessage(f"{attribute} has no time zone: write RFC 3339, as 2026-01-31T12:00:00Z")
     seconds = moment.timestamp()
+    if MINYEAR < moment.year < MAXYEAR:
+        return seconds
     try:
         _moment(seconds)
     except (ValueError, OverflowError):
