@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any
 from urllib.parse import unquote
 
 import anyio
-from msgspec import Struct
 from msgspec.structs import replace
 
 from ..app import App
@@ -69,7 +67,7 @@ class Intake:
         self._limits = limits
         self._changed = changed
         self._subscription: Subscription | None = None
-        self._to_ack: list[_Taken] = []
+        self._to_ack: list[_Reading] = []  # where something is durable that was not acknowledged
         self._acking = Wakeup()
 
     async def run(self, bus: Bus) -> None:
@@ -80,8 +78,9 @@ class Intake:
                 async with bus.subscribe(topology.takes, topology.group, self._limits.prefetch) as subscription:
                     self._subscription = subscription
                     self.trouble.ends()
+                    reading = _Reading(subscription)
                     async for batch in subscription:
-                        await self._take_all([_Taken(subscription, delivered) for delivered in batch])
+                        await self._take_all(reading, batch)
             except BusUnavailable as error:
                 self._subscription = None
                 self.trouble.begins(error)
@@ -91,11 +90,11 @@ class Intake:
         """Acknowledge what is durable."""
         while True:
             await self._acking.wait()
-            taken, self._to_ack = self._to_ack, []
-            for _, group in groupby(taken, key=lambda each: id(each.subscription)):
-                of_one = list(group)
+            to_ack, self._to_ack = self._to_ack, []
+            for reading in to_ack:
+                durable, reading.durable = reading.durable, []
                 try:
-                    await of_one[0].subscription.ack([each.delivered for each in of_one])
+                    await reading.subscription.ack(durable)
                 except BusUnavailable as error:  # they come again, and the inbox knows them
                     _log.warning("not acknowledged: %s", error)
 
@@ -125,33 +124,37 @@ class Intake:
         else:
             self.trouble.ends()
 
-    async def _take_all(self, batch: Sequence[_Taken]) -> None:
+    async def _take_all(self, reading: _Reading, batch: Sequence[Delivered]) -> None:
         """Take a batch in order; commands that stand together together."""
-        read = [(taken, self._read(taken)) for taken in batch]
-        for is_command, group in groupby(read, key=lambda each: each[1] is not None and _is_command(each[1])):
-            if is_command:
-                await self._take_commands([(taken, found) for taken, found in group if found is not None])
+        commands: list[tuple[Received, Settled]] = []
+        for taken, message in [(delivered, self._read(reading, delivered)) for delivered in batch]:
+            if message is None:
                 continue
-            for taken, found in group:
-                if found is not None:
-                    await self._take(found, taken)
+            settled = partial(self._settled, reading, taken)
+            if message.envelope.kind is Kind.COMMAND:
+                commands.append((message, settled))
+                continue
+            if commands:
+                await self._take_commands(commands)
+                commands = []
+            await self._take(message, taken.topic, settled)
+        if commands:
+            await self._take_commands(commands)
 
-    def _read(self, taken: _Taken) -> Received | None:
+    def _read(self, reading: _Reading, delivered: Delivered) -> Received | None:
         """The message; None if it is settled already."""
-        delivered = taken.delivered
         try:
             plain = self._topics.plain(delivered.topic)
             return received(delivered.body, delivered.headers, plain, self._limits.body_bytes, self._limits.depth)
         except BadMessage as error:
             letter = DeadLetter(at=self._clock.now(), reason=str(error), raw=delivered.body)
-            self._bury(letter, partial(self._settled, taken))
+            self._bury(letter, partial(self._settled, reading, delivered))
             return None
 
-    async def _take(self, message: Received, taken: _Taken) -> None:
+    async def _take(self, message: Received, topic: str, settled: Settled) -> None:
         """An event, or the reply to a command of a saga here."""
-        settled = partial(self._settled, taken)
         envelope = addressed(as_reply(message.envelope, self._app))
-        if self._is_for_others(message.source, envelope, taken.delivered.topic):
+        if self._is_for_others(message.source, envelope, topic):
             settled(None)
             return
         while True:
@@ -175,10 +178,9 @@ class Intake:
         is_wanted = envelope.type in self._app.routes or envelope.type in self._app.listening
         return not is_wanted and self._topics.is_shared(topic)
 
-    async def _take_commands(self, batch: Sequence[tuple[_Taken, Received]]) -> None:
+    async def _take_commands(self, batch: Sequence[tuple[Received, Settled]]) -> None:
         asked: list[Asked] = []
-        for taken, message in batch:
-            settled = partial(self._settled, taken)
+        for message, settled in batch:
             if not self._work.carries_out(message.envelope.type):
                 _log.debug("passed over: %s is carried out by others", message.envelope.type)
                 settled(None)
@@ -201,11 +203,14 @@ class Intake:
         seen = ((BURIED, letter.envelope.id),) if letter.envelope is not None else ()
         self._committer.store(Transition(at=letter.at, outcome=Outcome.DEAD, dead=(letter,), seen=seen), settled)
 
-    def _settled(self, taken: _Taken, told: object) -> None:
+    def _settled(self, reading: _Reading, taken: Delivered, told: object) -> None:
         """An exception means that it is not durable: it is not acknowledged, and comes again."""
-        if not isinstance(told, Exception):
-            self._to_ack.append(taken)
+        if isinstance(told, Exception):
+            return
+        if not reading.durable:
+            self._to_ack.append(reading)
             self._acking.set()
+        reading.durable.append(taken)
 
 
 async def _held(subscription: Subscription | None, bus: Bus) -> int:
@@ -217,15 +222,12 @@ async def _held(subscription: Subscription | None, bus: Bus) -> int:
     raise BusUnavailable("the broker does not answer")
 
 
-class _Taken(Struct, frozen=True, eq=False):
-    """A message and where it came from."""
+class _Reading:
+    """What came by one subscription, and is durable here but not acknowledged there."""
 
-    subscription: Subscription
-    delivered: Delivered
-
-
-def _is_command(message: Received) -> bool:
-    return message.envelope.kind is Kind.COMMAND
+    def __init__(self, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self.durable: list[Delivered] = []
 
 
 def _row(message: Received) -> Outgoing:
