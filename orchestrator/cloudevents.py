@@ -20,6 +20,7 @@ from .wire import Envelope, Kind
 STRUCTURED = "application/cloudevents+json"
 NAME_CHARS = 1024  # of an id, a type and every other attribute round the payload
 NUMBER_DIGITS = 9  # of a version and an attempt
+NUMBERS_END = 10**NUMBER_DIGITS
 MILLISECOND_DIGITS = 14  # of a time: up to the year 5138
 SHOWN_CHARS = 80  # of what is wrong, in the text of an error
 
@@ -134,30 +135,34 @@ def received(
     """The message that a bus delivered, in structured or binary mode, or with `plain` as JSON of somebody who speaks
     no CloudEvents. The names of the headers are in lower case. Errors: BadMessage, as `cloud_event`.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type.startswith("application/cloudevents") and media_type != STRUCTURED:
-        raise BadMessage(f"content-type is {_quoted(media_type)}: only {STRUCTURED} is read")
+    media_type = headers.get("content-type", "")
+    if media_type != STRUCTURED:
+        media_type = media_type.partition(";")[0].strip().lower()
+        if media_type.startswith("application/cloudevents") and media_type != STRUCTURED:
+            raise BadMessage(f"content-type is {_quoted(media_type)}: only {STRUCTURED} is read")
     attributes = {} if media_type == STRUCTURED else _attributes(headers)
     content: object = strict_json(body, limit, depth)
     if "specversion" in attributes:
         return decoded(_structured(attributes, media_type, body))
-    payload = cast("dict[str, object]", content) if isinstance(content, dict) else {}
-    if plain is not None and "specversion" not in payload:
-        return Received(_from_plain(payload, body, plain))
+    if plain is not None:
+        payload = cast("dict[str, object]", content) if isinstance(content, dict) else {}
+        if "specversion" not in payload:
+            return Received(_from_plain(payload, body, plain))
     return decoded(body)
 
 
 def text_headers(envelope: Envelope) -> dict[str, str]:
     """What a reader may look at without decoding the body, which is a CloudEvent in structured mode."""
-    headers = {
-        "content-type": STRUCTURED,
-        "type": envelope.type,
-        "correlationid": envelope.correlation_id,
-        "causationid": envelope.causation_id,
-        "inreplyto": envelope.reply_to,
-        "traceparent": envelope.traceparent,
-    }
-    return {name: value for name, value in headers.items() if value}
+    headers = {"content-type": STRUCTURED, "type": envelope.type}
+    if envelope.correlation_id:
+        headers["correlationid"] = envelope.correlation_id
+    if envelope.causation_id:
+        headers["causationid"] = envelope.causation_id
+    if envelope.reply_to:
+        headers["inreplyto"] = envelope.reply_to
+    if envelope.traceparent:
+        headers["traceparent"] = envelope.traceparent
+    return headers
 
 
 _CLOUD_EVENT = msgspec.json.Decoder(_CloudEvent)
@@ -251,6 +256,8 @@ def text_of(attribute: str, value: str) -> str:
 
 
 def _version(value: int | str) -> int:
+    if type(value) is int and 1 <= value < NUMBERS_END:
+        return value
     text = str(value)
     if not text.isascii() or not text.isdigit() or len(text) > NUMBER_DIGITS or int(text) < 1:
         raise BadMessage(f"dataversion is {_quoted(value)}: versions are whole numbers from 1")
@@ -258,6 +265,8 @@ def _version(value: int | str) -> int:
 
 
 def _attempt(value: int | str) -> int:
+    if type(value) is int and 0 <= value < NUMBERS_END:
+        return value
     text = str(value)
     if not text.isascii() or not text.isdigit() or len(text) > NUMBER_DIGITS:
         raise BadMessage(f"attempt is {_quoted(value)}: attempts count from 1")

@@ -69,6 +69,7 @@ class Topics:
         self.group = (settings.group or app.name) + ("" if app.sagas else ".work")
         self.replies = f"{settings.prefix}{REPLIES}{self.group}"
         self.source = f"/orchestrator/{self.group}"
+        self._of_command = {name: self._topic_of_command(name) for name, cls in app.types.items() if is_command(cls)}
 
     def of(self, row: Outgoing) -> str:
         """Where a row of the outbox goes."""
@@ -87,9 +88,7 @@ class Topics:
 
     def of_command(self, wire_type: str) -> str:
         """Where the commands of a wire type go and come from."""
-        cls = self._app.types.get(wire_type)  # None: the row is older than this code
-        participant = participant_of(cls) if cls is not None and is_command(cls) else wire_type
-        return self._settings.prefix + (self._settings.routes.get(wire_type) or COMMANDS + participant)
+        return self._of_command.get(wire_type) or self._topic_of_command(wire_type)
 
     def key(self, row: Outgoing) -> str:
         """Which messages stay in order: those of the instance that sends them, or that they are for."""
@@ -118,6 +117,11 @@ class Topics:
     def is_shared(self, topic: str) -> bool:
         """Whether a topic may carry types that nobody here wants."""
         return topic in {self._settings.prefix + route for route in self._settings.routes.values()}
+
+    def _topic_of_command(self, wire_type: str) -> str:
+        cls = self._app.types.get(wire_type)  # None: the row is older than this code
+        participant = participant_of(cls) if cls is not None and is_command(cls) else wire_type
+        return self._settings.prefix + (self._settings.routes.get(wire_type) or COMMANDS + participant)
 
     def _taken(self) -> tuple[Topic, ...]:
         """Events from now on; commands and replies from the first, since somebody waits for what follows from them."""
