@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from orchestrator.cloudevents import text_headers, to_cloud_event
 from orchestrator.wire import Envelope, Kind
-from tests.benchmarks.peers.elsewhere import elsewhere, until_told
+from tests.benchmarks.peers.elsewhere import elsewhere, like_a_daemon, until_told
 from tests.benchmarks.peers.measuring import Load, Options, options
 
 AT_ONCE = 100  # sent before their confirms are awaited; ours sends as many
@@ -271,5 +271,6 @@ async def work(options: Options) -> None:
 
 if __name__ == "__main__":
     main = work if "--work" in sys.argv else run
+    like_a_daemon()
     given = options([word for word in sys.argv[1:] if word != "--work"])
     anyio.run(main, given, backend_options={"use_uvloop": find_spec("uvloop") is not None})

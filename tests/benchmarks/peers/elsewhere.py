@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -9,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+
+from orchestrator.operate.cli.run import COLLECT_AFTER
 
 
 class Other:
@@ -51,6 +54,12 @@ async def elsewhere(module: str, directory: Path, *more: str) -> AsyncGenerator[
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def like_a_daemon() -> None:
+    """Collect garbage as rarely as `orchestrator run` and `work` do: on both sides."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 async def until_told() -> None:

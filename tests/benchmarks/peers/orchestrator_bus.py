@@ -13,7 +13,7 @@ import anyio
 
 from orchestrator import Orchestrator
 from orchestrator.topics import TopicSettings
-from tests.benchmarks.peers.elsewhere import elsewhere, until_told
+from tests.benchmarks.peers.elsewhere import elsewhere, like_a_daemon, until_told
 from tests.benchmarks.peers.measuring import Load, Options, checkpoint, drive, options
 from tests.benchmarks.peers.orchestrator_sqlite import OrderPlaced, app
 
@@ -44,5 +44,6 @@ async def work(options: Options) -> None:
 
 if __name__ == "__main__":
     main = work if "--work" in sys.argv else run
+    like_a_daemon()
     given = options([word for word in sys.argv[1:] if word != "--work"])
     anyio.run(main, given, backend_options={"use_uvloop": find_spec("uvloop") is not None})
