@@ -19,6 +19,7 @@ from .messages import Event, encode
 from .ports import MAX_PAGE, Committed, Result, Store
 from .recorded import (
     NO_CAUSE,
+    WEBHOOKS,
     Append,
     Appended,
     Cause,
@@ -204,7 +205,8 @@ class EventLog(ABC):
     ) -> AsyncIterator[Recorded]:
         """The events of all streams in the order of their commits, to the present end of the log; `types` as in `read`.
 
-        Positions have no gaps: whoever goes on after the last position that was seen misses nothing.
+        Whoever goes on after the last position that was seen misses nothing. The orchestrator's own stream, of what
+        happens to webhooks, is passed over unless `types` name it.
         Errors: StoreError.
         """
         wanted, classes = self._wanted(types)
@@ -212,7 +214,8 @@ class EventLog(ABC):
         while True:
             stretch = await self.log(after, MAX_PAGE, wanted)
             for row in stretch.rows:
-                yield Recorded(row, classes)
+                if wanted or row.stream != WEBHOOKS:
+                    yield Recorded(row, classes)
             if stretch.until == after:
                 return
             after = stretch.until

@@ -11,6 +11,8 @@ from .errors import BadMessage
 from .messages import Event, decode
 from .wire import Envelope
 
+WEBHOOKS = "$webhooks"  # the orchestrator's own stream, of what happens to webhooks
+
 
 class Append(Struct, frozen=True, gc=False):
     """Events for the end of a stream, as part of a transition. `expected_version`: that of the stream before them (0:

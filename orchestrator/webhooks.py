@@ -22,9 +22,10 @@ from msgspec.structs import replace
 
 from .errors import BadMessage, ConfigError
 from .messages import Event, Secret
+from .recorded import WEBHOOKS
 from .retry import Retry
 
-STREAM = "$webhooks"
+STREAM = WEBHOOKS
 SINK = "webhook:"  # before the name, in the names of outbox rows and dead letters
 SECRET = "whsec_"
 NEW_KEY_BYTES = 32

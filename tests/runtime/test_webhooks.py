@@ -409,6 +409,15 @@ async def test_boundary_events_are_appended_to_the_log_if_they_are_to() -> None:
     assert (await store.counts(0)).outbox == 0
 
 
+async def test_what_happens_to_webhooks_is_in_the_log_for_those_who_ask_for_it() -> None:
+    async with Engine(users(), MemoryStore(), clock=LoopClock(), sender=Receivers()) as engine:
+        await engine.webhooks.add("https://crm.example/")
+        await engine.events.append("mine", UserLeft("anna"))
+        assert [recorded.stream async for recorded in engine.events.read_all()] == ["mine"]
+        asked = engine.events.read_all(types=["$webhook.added"])
+        assert [recorded.stream async for recorded in asked] == [STREAM]
+
+
 async def test_published_appends_of_one_stream_stay_in_order() -> None:
     receivers = Receivers()
     receivers.will("crm.example", 500)

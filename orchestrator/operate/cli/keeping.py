@@ -15,6 +15,7 @@ from click.shell_completion import get_completion_class
 from ...errors import OrchestratorError, Refused
 from ...event_log import EventStore
 from ...ports import Find, Store
+from ...recorded import WEBHOOKS
 from ...urls import open_bus, open_store
 from .. import client
 from .. import doctor as checks
@@ -186,7 +187,7 @@ async def _store_findings(session: Session) -> list[Finding]:
 
 
 async def _webhook_findings(session: Session, store: EventStore) -> list[Finding]:
-    if not await store.stream_version("$webhooks"):  # STREAM of what is imported below
+    if not await store.stream_version(WEBHOOKS):
         return []
     from .. import webhooks
 

@@ -18,6 +18,7 @@ from ...machine.instance import Instance, Status
 from ...machine.transition import Entry
 from ...ports import MAX_PAGE, MAX_ROW_ID, Counts, Find, Store, Waiting
 from ...projecting.files import directory_of
+from ...recorded import WEBHOOKS
 from ...wire import Address, DeadLetter, Outgoing
 from .. import client, view
 from ..output import hidden_password
@@ -123,7 +124,7 @@ async def _projections(store: Store, path: Path | None, now: datetime) -> tuple[
 
 
 async def _webhooks_in_need(store: EventStore) -> tuple[view.WebhookNeed, ...]:
-    if not await store.stream_version("$webhooks"):  # STREAM of what is imported below
+    if not await store.stream_version(WEBHOOKS):
         return ()
     from .. import webhooks  # few stores have one, and without it this verb answers sooner
 
