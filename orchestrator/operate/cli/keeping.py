@@ -249,7 +249,10 @@ def _broker_findings(session: Session, *, sagas_only: bool, work: bool) -> list[
         return [Finding("bus", Health.FAILED, str(error))]
     answers = Finding("bus", Health.OK, f"{hidden_password(session.settings.bus)} answers")
     remedy = session.command("bus", "setup", *_words(session, sagas_only=sagas_only, work=work))
-    found = [answers, *map(_place_finding, places)]
+    alike: dict[tuple[str, bool, str], list[PlaceView]] = {}
+    for it in places:
+        alike.setdefault((it.what, it.exists, it.note), []).append(it)
+    found = [answers, *map(_places_finding, alike.values())]
     if missing := sum(not it.exists for it in places):
         found.append(Finding("bus", Health.WARNING, f"{missing} of {len(places)} are missing, `{remedy}` makes them"))
     return found
@@ -266,14 +269,16 @@ def _words(session: Session, *, sagas_only: bool, work: bool) -> Iterator[str]:
         yield "--work"
 
 
-def _place_finding(it: PlaceView) -> Finding:
-    what = f"{it.what} {it.name}"
+def _places_finding(alike: list[PlaceView]) -> Finding:
+    """Places of one kind of which the same is to be said."""
+    it, are = alike[0], "is" if len(alike) == 1 else "are"
+    what = f"{it.what}{'' if len(alike) == 1 else 's'} {', '.join(place.name for place in alike)}"
     if not it.exists:
         known = f" ({it.note})" if it.note else ""
-        return Finding("bus", Health.WARNING, f"{what} is missing{known}")
-    return Finding(
-        "bus", Health.WARNING if it.note else Health.OK, f"{what}{f': {it.note}' if it.note else ' is there'}"
-    )
+        return Finding("bus", Health.WARNING, f"{what} {are} missing{known}")
+    if it.note:
+        return Finding("bus", Health.WARNING, f"{it.note}: {what}")
+    return Finding("bus", Health.OK, f"{what} {are} there")
 
 
 @click.command("show")
