@@ -62,6 +62,8 @@ def _adapter(group: str, what: str, url: str) -> Any:
     known = {entry.name: entry for entry in entry_points(group=group)}
     if not colon or scheme not in known:
         schemes = ", ".join(f"{name}:" for name in sorted(known)) or f"none: is {DISTRIBUTION} installed?"
+        if group == STORES and not colon:
+            raise ConfigError(f"{url!r} is no URL of a store: a file's is sqlite:///{url}; known are {schemes}")
         # A URL may hold a password: only its scheme is shown.
         raise ConfigError(f"there is no {what} for {scheme + colon!r}; known are {schemes}")
     return _loaded(known[scheme], what, url)

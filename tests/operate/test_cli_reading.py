@@ -185,6 +185,13 @@ def test_a_file_that_is_no_store(tmp_path: Path) -> None:
 
 def test_a_url_of_no_known_store(tmp_path: Path) -> None:
     assert len(run("status", "--store", "nonsense://x", code=78).stderr.splitlines()) == 1
+    assert "sqlite:///shop.db" in run("status", "--store", "shop.db", code=78).stderr
+
+
+def test_a_verb_that_is_mistyped_is_guessed() -> None:
+    assert "Did you mean status?" in run("staus", code=2).stderr
+    assert "Did you mean redrive?" in run("dead", "redive", code=2).stderr
+    assert "Did you mean" not in run("xyzzy", code=2).stderr
 
 
 def test_an_instance_that_is_not_there(full: str) -> None:
@@ -668,7 +675,8 @@ def test_doctor_asks_the_broker_when_it_is_told_to(full: str, monkeypatch: pytes
     assert found[0] == ["bus", "ok", "memory:// answers"]
     assert {health for _, health, _ in found[1:]} == {"warning"}
     assert "are missing, `orchestrator bus setup --app" in found[-1][2]
-    assert any("queue kiosk Ordered" in told for _, _, told in found)
+    queues = [told for _, _, told in found if told.startswith("queues kiosk ")]
+    assert len(queues) == 1 and "kiosk Ordered" in queues[0]  # what holds for many is said once
     monkeypatch.setattr(MemoryBus, "survey", _nobody_answers)
     result = run("doctor", *there, "--connect", code=1)
     assert "bus\tfailed\tthe broker is away" in result.stdout

@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from io import TextIOWrapper
@@ -116,6 +116,13 @@ class Entry(NamedTuple):
     leaves_on_sigterm: bool = False  # with exit code 0, also before it has handlers of its own
 
 
+def _suggestion(wrong: str, verbs: Iterable[str]) -> str:
+    from difflib import get_close_matches  # only now: --help is to be fast
+
+    near = get_close_matches(wrong, list(verbs), 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 class LazyGroup(click.Group):
     """A group that imports a verb's module when the verb is invoked. `sections`: title -> verb -> entry."""
 
@@ -136,6 +143,8 @@ class LazyGroup(click.Group):
         entry = self.entries.get(args[0])
         if entry is not None and entry.leaves_on_sigterm:
             ctx.with_resource(_leaving_on_sigterm())  # before the imports, which take a while
+        if entry is None and not ctx.resilient_parsing and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}.{_suggestion(args[0], self.entries)}", ctx)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
