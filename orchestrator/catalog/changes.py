@@ -116,7 +116,7 @@ def _version(old: MessageEntry, new: MessageEntry, where: str) -> Iterator[Chang
         remedy = "bring the new class to its readers first, or send it under another type= beside the old"
         yield Change("raised version", where, what, _those(consumers=old.sent and new.sent), remedy if old.sent else "")
     for version in _not_lifted((*old.lifts, old.version), new.lifts, new.version):
-        what = f"there is no @upcast from version {version}"
+        what = f"has no @upcast from version {version}"
         yield Change("missing upcast", where, what, ours, f"write @upcast({new.type}, from_version={version})")
 
 
@@ -257,8 +257,8 @@ def _step(old: StepEntry, new: StepEntry, where: str) -> Iterator[Change]:
         return
     for message in old.sends:
         if message not in new.sends:
-            what = f"does not send {message} any more, of which the answer may be on its way"
             is_told = old.kind == "publish"
+            what = f"does not send {message} any more" + ("" if is_told else ", of which the answer may be on its way")
             yield Change("changed step", where, what, () if is_told else (Breaks.STORED,), "" if is_told else remedy)
     for event in old.waits_for:
         if event not in new.waits_for:

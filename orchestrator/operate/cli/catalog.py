@@ -79,7 +79,8 @@ def _check(session: Session, found: list[Change]) -> None:
             output.fields(",".join(change.breaks), change.kind, change.where, change.what, change.remedy)
     if not output.as_json:
         others = len(found) - breaking
-        output.note(f"{breaking or 'no'} breaking change{'' if breaking == 1 else 's'}, {others} other")
+        counts = f"{breaking or 'no'} breaking change{'' if breaking == 1 else 's'}, {others} other"
+        output.note(counts if found else "nothing has changed")
     if breaking:
         raise click.exceptions.Exit(Exit.FAILED)
 
