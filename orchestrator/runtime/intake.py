@@ -27,6 +27,7 @@ from .work import Asked, Work
 
 BURIED = "dead letters"  # the consumer under which the ids of dead letters are remembered; no listener has such a name
 LATER_S = 1.0
+MOST_PASSED_OVER = 100  # types that are told of: they come from outside, and may be without end
 LOOK_S = 2.0  # between two looks at the broker
 ANSWER_S = 5.0  # that it has to answer each of them
 
@@ -68,6 +69,7 @@ class Intake:
         self._changed = changed
         self._subscription: Subscription | None = None
         self._to_ack: list[_Reading] = []  # where something is durable that was not acknowledged
+        self._passed_over: set[str] = set()  # types of commands that a line was written about
         self._acking = Wakeup()
 
     async def run(self, bus: Bus) -> None:
@@ -182,7 +184,7 @@ class Intake:
         asked: list[Asked] = []
         for message, settled in batch:
             if not self._work.carries_out(message.envelope.type):
-                _log.debug("passed over: %s is carried out by others", message.envelope.type)
+                self._pass_over(message.envelope.type)
                 settled(None)
             elif not message.reply_to:
                 reason = "it does not say where its answer is to go (replyto)"
@@ -197,6 +199,13 @@ class Intake:
                 return
             except StoreUnavailable:
                 await self._clock.sleep(LATER_S)
+
+    def _pass_over(self, wire_type: str) -> None:
+        """Others may share the topic; if nobody does, its saga learns of it by a timeout only, hence the line."""
+        if wire_type not in self._passed_over and len(self._passed_over) < MOST_PASSED_OVER:
+            self._passed_over.add(wire_type)
+            text = "%s comes, and no participant here carries it out: it is left to others who share its topic"
+            _log.warning(text, wire_type)
 
     def _bury(self, letter: DeadLetter, settled: Settled) -> None:
         """A message that comes again is the same dead letter: the inbox is asked first (R1)."""

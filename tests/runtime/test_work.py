@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from orchestrator.cloudevents import cloud_event, to_cloud_event
 from orchestrator.config import Limits
@@ -257,6 +258,17 @@ async def test_who_does_not_say_where_the_answer_goes_is_not_served(elsewhere: E
         assert await elsewhere.silent()
     [letter] = await elsewhere.store.dead_letters()
     assert "replyto" in letter.reason
+
+
+async def test_a_command_that_no_participant_here_carries_out_is_told_of_once(
+    elsewhere: Elsewhere, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = order_command(ReserveStock("1"), "known")
+    strangers = [replace(known, body=known.body.replace(b"ReserveStock", b"PaintStock")) for _ in range(2)]
+    async with elsewhere.works():
+        await elsewhere.ask(*strangers, known)
+        assert (await elsewhere.answer()).type == "StockReserved"
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == ["PaintStock comes"]
 
 
 async def test_a_payload_that_is_not_what_its_type_says_fails_for_good(elsewhere: Elsewhere) -> None:
