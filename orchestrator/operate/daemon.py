@@ -153,11 +153,13 @@ class _Daemon:
             await anyio.sleep(watchdog_s / BEATS)
 
     async def _stop_when_idle(self, stop: anyio.Event) -> None:
-        """What a broker holds for us is to be done at once too; one that is away may hold something."""
-        await self._engine.until_idle()
+        """What a broker holds for us is to be done at once too; one that is away may hold something. What a webhook did
+        not take is tried again for a day: that is left to the next start.
+        """
+        await self._engine.until_idle(but_webhooks=True)
         while not await self._engine.broker_is_empty():
             await anyio.sleep(IDLE_LOOK_S)
-            await self._engine.until_idle()
+            await self._engine.until_idle(but_webhooks=True)
         logger.info("nothing is left to do at once")
         stop.set()
 

@@ -574,16 +574,17 @@ class Engine:
             raise self._closed
         return told
 
-    async def until_idle(self) -> None:
+    async def until_idle(self, *, but_webhooks: bool = False) -> None:
         """Wait until nothing moves without a new message or a timer of a waiting step: no message, call or outbox row
-        is under way, no answer and no retry is to come. Errors: what the engine stops for.
+        is under way, no answer and no retry is to come; with `but_webhooks` none but of a failed webhook, which may
+        last a day. Errors: what the engine stops for.
         """
         while True:
             if self._closed is not None:
                 raise self._closed
-            if self._is_quiet:
+            if self._is_quiet(but_webhooks):
                 is_busy = self._acting and await self._expects_answers()
-                if not self._is_quiet:
+                if not self._is_quiet(but_webhooks):
                     continue
                 if not is_busy:
                     return
@@ -598,18 +599,16 @@ class Engine:
                 _log.warning("nothing is known of what is under way: %s", error)
                 await self._clock.sleep(STORE_AGAIN_S)
 
-    @property
-    def _is_quiet(self) -> bool:
+    def _is_quiet(self, but_webhooks: bool) -> bool:
+        """Whether nothing is under way, but for what failed webhooks have not got yet."""
         here = not self._supervisor.pending and self._committer.is_idle
-        if not self._acting:
+        if not (self._acting and here):
             return here
-        busy_with_mail = not (self._calls_are_done and self._relay.is_idle and self._timers.is_idle)
-        return here and not busy_with_mail and self.projections.is_idle
-
-    @property
-    def _calls_are_done(self) -> bool:
-        is_idle = self._pool.is_idle and self._sink_pool.is_idle
-        return is_idle and not self._calls.waiting and not self._listeners.held
+        is_calling = not (self._pool.is_idle and self._sink_pool.is_idle) or self._calls.waiting
+        if is_calling or not (self._timers.is_idle and self.projections.is_idle):
+            return False
+        resting = self._listeners.resting() if but_webhooks else frozenset[str]()
+        return self._relay.is_idle_but(resting) and not self._listeners.held_but(resting)
 
     def _has_work(self) -> bool:
         """Whether messages, commits or calls are under way; asked from other threads too."""

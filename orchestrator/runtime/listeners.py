@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from itertools import count
 from typing import Any
@@ -90,10 +90,17 @@ class Listeners:
         self._numbers = count()
         self.on_delayed: Callable[[], None] = _nothing
 
-    @property
-    def held(self) -> int:
-        """How many deliveries are in memory."""
-        return len(self._lane_of)
+    def held_but(self, resting: Collection[str]) -> int:
+        """How many deliveries are in memory, without those to these sinks."""
+        return len(self._lane_of) - sum(self._held[sink] for sink in resting)
+
+    def resting(self) -> frozenset[str]:
+        """The sinks of which all that is in memory waits for its next attempt."""
+        now, waiting, moving = self._clock.now(), set[str](), set[str]()
+        for (name, _), (head, *_) in self._lanes.items():
+            if name not in self._listeners:
+                (moving if head.due_at is None or head.due_at <= now else waiting).add(name)
+        return frozenset(waiting - moving)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ paged through at the start, and whenever more came than memory was to hold (R20)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -107,10 +107,11 @@ class Relay:
         self._publishing = Wakeup()
         self._refusing = Wakeup()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no row is left that waits for anything but an answer."""
-        return not (self._to_publish or self._refused) and not self._open_spills()
+    def is_idle_but(self, resting: Collection[str]) -> bool:
+        """Whether no row is left that waits for anything but an answer, or for room at these sinks."""
+        waiting = [self._spills[sink] for sink in resting if sink in self._spills and not self._spills[sink].has_room()]
+        is_reading = any(spill not in waiting for spill in self._open_spills())
+        return not (self._to_publish or self._refused or is_reading)
 
     @property
     def under_way(self) -> int:

@@ -81,6 +81,22 @@ async def test_what_a_listener_translates_reaches_the_webhook_signed_and_without
     assert (await store.counts(0)).outbox == 0
 
 
+@pytest.mark.parametrize("events", [1, 150])  # more than are held in memory for one
+async def test_who_leaves_when_idle_does_not_wait_a_day_for_a_webhook_that_fails(events: int) -> None:
+    receivers, store, clock = Receivers(), MemoryStore(), LoopClock()
+    receivers.will("crm.example", *[500] * 1000)
+    async with Engine(users(), store, clock=clock, sender=receivers) as engine:
+        await subscribed(engine, "crm", "other")
+        for number in range(events):
+            await engine.accept(joined(f"user-{number}"))
+        began = clock.now()
+        await engine.until_idle(but_webhooks=True)
+        assert clock.now() - began < 3600
+        assert len(receivers.bodies("other.example")) == events
+        assert len(receivers.times["crm.example"]) >= min(events, 100)  # the others wait behind these
+    assert (await store.counts(0)).outbox == events
+
+
 async def test_core_events_reach_no_webhook() -> None:
     receivers = Receivers()
     async with Engine(users(), MemoryStore(), clock=LoopClock(), sender=receivers) as engine:
