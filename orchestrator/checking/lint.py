@@ -41,7 +41,7 @@ class Notes:
 
     def lints(self, missing: list[str]) -> Iterator[str]:
         """Every lint as a sentence. `missing`: the steps and handlers that never ran."""
-        yield from (f"{name} never runs" for name in missing)
+        yield from (f"{name} never runs, or only with values that examples have to give" for name in missing)
         yield from self.waits_forever
         yield from self.changes_nothing
         yield from self.believed
