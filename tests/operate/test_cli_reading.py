@@ -438,6 +438,20 @@ def test_show_on_a_terminal(full: str) -> None:
     assert "2 of 2" in ship
 
 
+@pytest.mark.usefixtures("terminal")
+def test_show_counts_the_commands_of_a_long_list_that_stand_alike(tmp_path: Path) -> None:
+    lines = tuple(f"line {number}" for number in range(40))
+    dialogue = shop.placed("many", lines=lines)
+    for line in lines[:20]:
+        dialogue.expect(shop.Reserve(line)).answer(shop.Reserved())
+    url = shop.store(tmp_path / "one.db", [dialogue])
+    text = run("show", "Order/many", "--store", url).stdout
+    assert text.count("reserve[") == 8 + 1 + 8 + 8 + 1  # done, asked, queued; their undos; what it waits for
+    assert re.search(r"and 12 more of reserve +done", text)
+    assert re.search(r"and 11 more of reserve +queued", text)
+    assert re.search(r"and 13 more of reserve +planned", text)
+
+
 def test_show_in_a_pipe(full: str) -> None:
     fields = rows("show", "Order/undoing", "--store", full)
     assert ["status", "compensating"] in fields

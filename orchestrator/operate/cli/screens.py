@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -45,7 +46,7 @@ from ..why import Remedy, attempt_words
 from .session import Session
 
 STEPS_SHOWN = 3  # under way, in a row of a list
-ALIKE_SHOWN = 8  # commands of one step in the same state, on the screen of show
+ALIKE_SHOWN = 8  # commands of one step, or undos, in the same state, on the screen of show
 
 _STYLES = {
     Status.RUNNING: "cyan",
@@ -349,10 +350,7 @@ def show_screen(out: Output, it: DetailView, can_do: Sequence[Remedy], now: date
         out.table(("  STEP", "STATE", "SENT", "ATTEMPT", "SINCE", "NEXT", "ERROR"), _path_rows(it, now))
     if it.undo:
         out.line()
-        rows = [
-            [Cell(f"  {_element(undo.step, undo.element)}"), Cell(undo.sends), Cell(undo.state)] for undo in it.undo
-        ]
-        out.table(("  UNDO, IN THIS ORDER", "SENDS", "STATE"), rows)
+        out.table(("  UNDO, IN THIS ORDER", "SENDS", "STATE"), _undo_rows(it))
     _section(out, "waits for", [line for phrase in it.waits_for for line in _wrapped(phrase)])
     if it.bug is not None:
         _section(out, "its own code failed", it.bug.traceback.rstrip().split("\n"))
@@ -385,12 +383,29 @@ def _identity(it: DetailView, now: datetime) -> Iterator[tuple[str, str]]:
 
 def _path_rows(it: DetailView, now: datetime) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
-    for _, group in groupby(it.path, key=lambda step: (step.step, step.visit, step.state)):
+    for (name, _), group in groupby(it.path, key=lambda step: (step.step, step.visit)):
+        counts: Counter[StepState] = Counter()  # of a list step's commands, which may alternate
+        for step in group:
+            counts[step.state] += 1
+            if counts[step.state] <= ALIKE_SHOWN:
+                rows.append(_path_row(step, now))
+        for state, count in counts.items():
+            if count > ALIKE_SHOWN:
+                more = Cell(f"  and {count - ALIKE_SHOWN} more of {name}")
+                rows.append([more, Cell(state), *(Cell("") for _ in range(5))])
+    return rows
+
+
+def _undo_rows(it: DetailView) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for (name, state), group in groupby(it.undo, key=lambda undo: (undo.step, undo.state)):
         alike = list(group)
-        rows += [_path_row(step, now) for step in alike[:ALIKE_SHOWN]]
+        rows += [
+            [Cell(f"  {_element(undo.step, undo.element)}"), Cell(undo.sends), Cell(undo.state)]
+            for undo in alike[:ALIKE_SHOWN]
+        ]
         if len(alike) > ALIKE_SHOWN:
-            more = Cell(f"  and {len(alike) - ALIKE_SHOWN} more of {alike[0].step}")
-            rows.append([more, Cell(alike[0].state), *(Cell("") for _ in range(5))])
+            rows.append([Cell(f"  and {len(alike) - ALIKE_SHOWN} more of {name}"), Cell(""), Cell(state)])
     return rows
 
 
