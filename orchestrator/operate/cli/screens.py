@@ -233,8 +233,8 @@ def _number(count: int, what: str) -> str:
 
 def _counts(out: Output, it: StatusView, now: datetime) -> None:
     if not it.instances:
-        is_worker = it.work is not None or (it.daemon is not None and not it.daemon.has_sagas)
-        out.line("no sagas here: the store of a worker" if is_worker else "no instances yet")
+        is_without = it.work is not None or (it.daemon is not None and not it.daemon.has_sagas)
+        out.line("no sagas here" if is_without else "no instances yet")
         return
     rows = [
         [Cell(saga), *(_count(counts.get(status, 0), _STYLES[status]) for status in Status)]
