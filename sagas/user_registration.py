@@ -96,6 +96,14 @@ class UserDeactivated(Event):
     reason: str
 
 
+class RequestRefused(Event):
+    """Somebody asked for something after leaving; `email` is the address that was given."""
+
+    user_id: str
+    email: str
+    asked: str
+
+
 # A boundary event is what others build on: it has a name and a version of its own, and says no more than they need.
 
 
@@ -110,7 +118,7 @@ class UserJoined(Event, type="user.registered", version=1, boundary=True):
 
 
 class User(Aggregate):
-    """What is asked a second time, or of a user who has left, changes nothing."""
+    """What is asked a second time changes nothing; what is asked after leaving is refused."""
 
     email: str = ""
     is_active: bool = False
@@ -119,10 +127,14 @@ class User(Aggregate):
         """The first time."""
         if not self.version:
             self.record(UserRegistered(self.id, email, source))
+        elif not self.is_active:
+            self.record(RequestRefused(self.id, email, "to register again"))
 
     def change_email(self, email: str) -> None:
         """If it is another one."""
-        if self.is_active and email != self.email:
+        if not self.is_active:
+            self.record(RequestRefused(self.id, email, "to change the address"))
+        elif email != self.email:
             self.record(EmailChanged(self.id, email))
 
     def deactivate(self, reason: str) -> None:
@@ -141,6 +153,9 @@ class User(Aggregate):
     @apply
     def deactivated(self, event: UserDeactivated) -> None:
         self.is_active = False
+
+    @apply
+    def refused(self, event: RequestRefused) -> None: ...
 
 
 # The outside world, which is down now and then.
@@ -200,7 +215,9 @@ async def deactivate(asked: DeactivationRequested, delivery: Delivery[Outside]) 
 
 
 @listener(retry=Retry(attempts=30, initial=0.5, maximum=3600))  # for most of a day
-def write_mail(event: UserRegistered | EmailChanged | UserDeactivated, delivery: Delivery[Outside]) -> None:
+def write_mail(
+    event: UserRegistered | EmailChanged | UserDeactivated | RequestRefused, delivery: Delivery[Outside]
+) -> None:
     match event:
         case UserRegistered():
             text = "Welcome!"
@@ -208,6 +225,8 @@ def write_mail(event: UserRegistered | EmailChanged | UserDeactivated, delivery:
             text = "This is your new address."
         case UserDeactivated():
             text = "Goodbye."
+        case RequestRefused():
+            text = f"You have left, so it is too late {event.asked}."
     name = quote(delivery.id, safe="")  # the same at every attempt: a mail that is written twice is one mail
     (delivery.resources.mail / f"{name}.eml").write_text(f"To: {event.email}\n\n{text}\n")
 

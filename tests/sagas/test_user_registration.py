@@ -34,6 +34,7 @@ from user_registration import (
     Outside,
     RegistrationRequested,
     ReleaseItem,
+    RequestRefused,
     ReserveItem,
     User,
     UserDeactivated,
@@ -60,10 +61,13 @@ def test_a_user_registers_moves_and_leaves_once() -> None:
     user.deactivate("moved away")
     user.deactivate("again")
     user.change_email("late@example.org")
+    user.register("back@example.org", "web")
     assert user.recorded == (
         REGISTERED,
         EmailChanged("anna", "a@example.org"),
         UserDeactivated("anna", "a@example.org", "moved away"),
+        RequestRefused("anna", "late@example.org", "to change the address"),
+        RequestRefused("anna", "back@example.org", "to register again"),
     )
 
 
