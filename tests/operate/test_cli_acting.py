@@ -209,7 +209,9 @@ def test_dead_letters_are_redriven_and_dropped(tmp_path: Path) -> None:
     letters = [item["id"] for item in json.loads(do("dead", "list", "--json").stdout)["items"]]
     if letters:
         assert do("dead", "redrive", str(letters[0])).exit_code == 0
-    assert do("dead", "redrive", "999").exit_code == 3
+    for words in (("dead", "redrive"), ("dead", "drop"), ("waiting", "drop")):
+        missing = do(*words, "999")
+        assert (missing.exit_code, "not there" in missing.stderr or "no dead letter" in missing.stderr) == (3, True)
     assert do("dead", "drop", "--all", "--yes").exit_code == 0
     assert json.loads(do("dead", "list", "--json").stdout)["items"] == []
 

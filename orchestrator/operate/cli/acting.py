@@ -314,7 +314,8 @@ def dead_redrive(session: Session, ids: tuple[int, ...], everything: bool, yes: 
 def dead_drop(session: Session, ids: tuple[int, ...], everything: bool, yes: bool) -> None:
     """Remove dead letters for good."""
     chosen = _chosen_ids(session, ids, everything, _dead_ids, "drop", yes)
-    _tell_count(session, "dropped", [DropDead(tuple(part)) for part in _parts(chosen)])
+    count = _tell_count(session, "dropped", [DropDead(tuple(part)) for part in _parts(chosen)])
+    _miss(len(set(ids)) - count, session.command("dead", "list"))
 
 
 @click.command("drop")
@@ -326,7 +327,13 @@ def dead_drop(session: Session, ids: tuple[int, ...], everything: bool, yes: boo
 def waiting_drop(session: Session, ids: tuple[int, ...], everything: bool, yes: bool) -> None:
     """Remove messages of the waiting room for good."""
     chosen = _chosen_ids(session, ids, everything, _waiting_ids, "drop", yes)
-    _tell_count(session, "dropped", [DropWaiting(tuple(part)) for part in _parts(chosen)])
+    count = _tell_count(session, "dropped", [DropWaiting(tuple(part)) for part in _parts(chosen)])
+    _miss(len(set(ids)) - count, session.command("waiting", "list"))
+
+
+def _miss(missing: int, listing: str) -> None:
+    if missing > 0:
+        raise NotFound(f"{missing} of these {'is' if missing == 1 else 'are'} not there: `{listing}` shows what is")
 
 
 def _chosen_ids(
@@ -367,7 +374,7 @@ async def _waiting_ids(store: Store) -> list[int]:
     return found
 
 
-def _tell_count(session: Session, what: str, asks: Sequence[Ask]) -> None:
+def _tell_count(session: Session, what: str, asks: Sequence[Ask]) -> int:
     count = 0
     problems: list[Problem] = []
     if asks:
@@ -387,6 +394,7 @@ def _tell_count(session: Session, what: str, asks: Sequence[Ask]) -> None:
         for problem in problems[:-1]:
             session.output.note(problem.text)
         raise raised(problems[-1])
+    return count
 
 
 # Small things.
