@@ -757,6 +757,7 @@ def verbs() -> Iterator[tuple[str, ...]]:
 def test_every_verb_in_help_is_there_and_says_what_it_does(words: tuple[str, ...]) -> None:
     text = run(*words, "--help").stdout
     assert text.startswith(f"Usage: orchestrator {' '.join(words)}")
+    assert max(map(len, text.splitlines())) <= 80
     group: click.Command = main
     for word in words:
         assert isinstance(group, LazyGroup)

@@ -51,8 +51,8 @@ def hosts_options(function: Function) -> Function:
 def bus_show(session: Session, place: str, sagas_only: bool, work: bool) -> None:
     """What the app needs of the broker, and whether it is there. Nothing is made.
 
-    \b
     In a pipe: what, name, there or missing, group, note.
+
     JSON: items (what, name, exists, note, group), next.
     """
     session.given.app = place or session.given.app
@@ -69,9 +69,10 @@ def bus_show(session: Session, place: str, sagas_only: bool, work: bool) -> None
 def bus_setup(session: Session, place: str, sagas_only: bool, work: bool) -> None:
     """Make at the broker what the app needs and is missing; what is there stays as it is.
 
-    \b
     From then on the broker keeps what is sent to the app, whether or not it runs.
+
     In a pipe: what, name, made or there or missing, group, note.
+
     JSON: items (what, name, exists, note, group), made (how many), next.
     """
     session.given.app = place or session.given.app

@@ -35,8 +35,8 @@ def catalog(session: Session, place: str | None, as_asyncapi: bool, old: BinaryI
     `--out FILE` keeps it, and `--check FILE` compares the app of today with it: which changes break consumers of what
     is sent, producers of what is taken, or what is stored. Exit code 1 if any does. Nothing is opened but the app.
 
-    \b
     In a pipe: kind, name, version, topic, what. With --check: breaks whom, kind, where, what, remedy.
+
     JSON: app, group, replies, messages (type, kind, version, schema, lifts, topic, sent, received, appended, sagas,
     listeners, participant, function, replies, refusals, asked_by, answers), sagas (name, version, key, schema,
     migrations, starts, steps, publishes), listeners, aggregates. With --check: items (kind, where, what, breaks,

@@ -53,7 +53,6 @@ def check(
     Nothing is opened or sent: participants are played. Exit code 1 if anything is wrong, with the shortest way there as
     a dialogue and as a test, or if a bound was reached before everything was seen.
 
-    \b
     JSON: items (saga, ok, verdict, states, transitions, seconds, steps, handlers, missing, ends, reached, within,
     violations: what, dialogue, test, details, moves; perhaps, lints, parked, without_tombstone, cut, ignored).
     """

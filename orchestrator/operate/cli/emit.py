@@ -52,8 +52,8 @@ def emit(session: Session, type: str, event: str, file: Path | None) -> None:
     or else a hash of its line, makes it harmless to send it again; to say the same a second time, give it an id:
     {"type": TYPE, "id": ID, "data": PAYLOAD}. When this ends, what was accepted is on disk.
 
-    \b
     Of a file the good lines go in; every bad one is named with its number and reason, and the exit code is 1.
+
     JSON: accepted, duplicates, waiting, dead_letters, bad, problems (line, reason).
     """
     if not event and (type == "-" or type.startswith(("{", "@"))):

@@ -59,7 +59,6 @@ def prune(session: Session, older_than: float | None, yes: bool) -> None:
 
     A running daemon does so by itself for what is older than limits.retention_s.
 
-    \b
     JSON: item: pruned (how many instances), ended_before.
     """
     now = session.now().timestamp()
@@ -113,7 +112,6 @@ def backup(session: Session, file: Path) -> None:
 
     To go back: stop the daemon, remove the store and its -wal and -shm, put the copy in its place.
 
-    \b
     JSON: item: file, size_bytes.
     """
     asyncio.run(_backup(session, file))
@@ -144,8 +142,8 @@ def doctor(session: Session, connect: bool, sagas_only: bool, work: bool) -> Non
 
     What is missing at the broker is a warning: it is made when it is first used, or by `bus setup`.
 
-    \b
     In a pipe: check, ok or warning or failed, detail.
+
     JSON: items (check, health, detail), next.
     """
     findings = list(_findings(session))
@@ -288,8 +286,8 @@ def _places_finding(alike: list[PlaceView]) -> Finding:
 def config_show(session: Session) -> None:
     """Every setting, its value in force, and where it comes from. A password in a URL shows as ***.
 
-    \b
     In a pipe: setting, value, origin.
+
     JSON: items (setting, value, origin), next.
     """
     settings, origins = session.configured

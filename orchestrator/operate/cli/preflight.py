@@ -74,7 +74,6 @@ def preflight(session: Session, place: str | None) -> None:
     or begun under one, were made by other code: they are counted and not compared. Exit code 1 if anything differs, or
     if the daemon would refuse to start with an open instance.
 
-    \b
     JSON: items (saga, instances, transitions, not_compared, differing), differences (saga, key, what,
     fields: path, here, there), standing, rebuilt (projections that a start would build anew), seconds.
     """

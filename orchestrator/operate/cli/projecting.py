@@ -44,9 +44,9 @@ name_argument = click.argument("name")
 def list_(session: Session) -> None:
     """Projections: how they stand, and how far they are behind the log.
 
-    \b
     In a pipe: name, state, version, events behind, seconds behind, position, last update, what is to be known (why it
     is stopped or paused, what is being built).
+
     JSON: items (name, state, version, position, behind, behind_s, applied, updated_at, problem: null or reason,
     position, since, paused: null or by, since, why, building: null or version, position, behind, share, file), next.
     """
@@ -108,8 +108,8 @@ def rebuild(session: Session, name: str, no_wait: bool) -> None:
 
     The daemon builds it, or, where none runs, this verb. If either is killed, the next start goes on where it was.
 
-    \b
     In a pipe: name, version, position.
+
     JSON: item: as in `list`.
     """
     path = _path(session)

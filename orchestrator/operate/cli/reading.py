@@ -50,7 +50,6 @@ Row = TypeVar("Row", DeadLetter, Waiting)
 def status(session: Session) -> None:
     """What runs, how many of what, and what needs you; one screen.
 
-    \b
     JSON: item: daemon (null or pid, version, app, bus, uptime_s, in_flight, problem, has_sagas), store (url,
     size_bytes, schema), bus, broker (null or state: connected, connecting, trouble or unknown, problem, since, lag:
     messages that the broker holds for us, to_go: messages that it does not have yet, oldest_at), work (null or
@@ -182,9 +181,9 @@ def list_(
 ) -> None:
     """Instances, the newest first; of one SAGA or of all.
 
-    \b
     In a pipe: SAGA/KEY, status (with "parked", "paused"), steps under way, attempt, next retry or timeout,
     last update, reason (why it is parked, undone or killed, else the last error).
+
     JSON: items (saga, key, run, status, parked, paused, steps, version, started_at, updated_at, last_error, why), next.
     """
     now = session.now()
@@ -223,7 +222,6 @@ async def _find(session: Session, query: Find, limit: int) -> tuple[list[Instanc
 def show(session: Session, address: Address) -> None:
     """All about one instance: state, steps, the undo plan, what it waits for, what you can do now.
 
-    \b
     JSON: item: as in `list`, and state (secrets as "***"), undo (in its order), waits_for, can_do, path (all stays
     in steps), definition_version, ended_at, deadline_at, parent, bug (type, id, traceback), held, queued, kept.
     """
@@ -268,7 +266,6 @@ async def _loaded(session: Session, store: Store, address: Address) -> Instance:
 def why(session: Session, address: Address) -> None:
     """In words: what an instance waits for, since when, and what would move it.
 
-    \b
     JSON: item: saga, key, status, why (the paragraph), waits_for, can_do.
     """
     now = session.now()
@@ -298,8 +295,8 @@ def history(session: Session, address: Address, follow: bool, at: int | None) ->
 
     --at N folds the first N of them through the saga's code, so it needs the app.
 
-    \b
     In a pipe: number, time, message, outcome, what happened.
+
     JSON: items (version, at, outcome, notes, message: id, kind, type, time, user, reply_to, attempt, data with
     secrets as "***"), next; with -f one such object a line.
     """
@@ -373,8 +370,8 @@ def watch(session: Session, address: Address | None, timeout: float | None) -> N
 
     For one instance the exit code is the outcome: 0 completed, 4 parked, 5 compensated or killed, 75 timed out.
 
-    \b
     In a pipe: the columns of `list`.
+
     JSON: one object a line, item: as in `list`.
     """
     until = None if timeout is None else session.now() + timedelta(seconds=timeout)
@@ -456,8 +453,8 @@ def _print_change(session: Session, it: InstanceView) -> None:
 def dead_list(session: Session, limit: int, cursor: int) -> None:
     """Dead letters, the oldest first: messages that nobody could use.
 
-    \b
     In a pipe: id, time, type, for whom, reason, error.
+
     JSON: items (id, at, reason, error, listener, message, raw), next.
     """
     now = session.now()
@@ -474,7 +471,6 @@ def dead_list(session: Session, limit: int, cursor: int) -> None:
 def dead_show(session: Session, dead_id: int) -> None:
     """One dead letter: the message or its bytes, the reason, the error.
 
-    \b
     JSON: item (id, at, reason, error, listener, message, raw).
     """
     letters, _ = asyncio.run(_rows(session, lambda store: store.dead_letters, dead_id - 1, 1))
@@ -498,8 +494,8 @@ def dead_show(session: Session, dead_id: int) -> None:
 def waiting_list(session: Session, limit: int, cursor: int) -> None:
     """The waiting room, the oldest first: messages that came before their instance.
 
-    \b
     In a pipe: id, for whom, type, since, until (then it is a dead letter), message id.
+
     JSON: items (id, since, until, message), next.
     """
     now = session.now()

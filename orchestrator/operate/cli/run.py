@@ -40,7 +40,6 @@ idle_option = click.option("--until-idle", is_flag=True, help="Leave when nothin
 def run(session: Session, place: str, until_idle: bool, sagas_only: bool, log: str | None) -> None:
     """Host the sagas of APP (module:attribute or file.py:attribute) until SIGTERM or Ctrl-C.
 
-    \b
     The first signal finishes what is in flight, within 10 s; a second Ctrl-C leaves at once.
     What was under way goes on at the next start. The log goes to stderr.
     """
@@ -60,7 +59,6 @@ def run(session: Session, place: str, until_idle: bool, sagas_only: bool, log: s
 def work(session: Session, place: str, until_idle: bool, log: str | None) -> None:
     """Host the participants and listeners of APP, without its sagas, behind a bus.
 
-    \b
     Commands come from the bus and are answered there: a saga's daemon anywhere sends them.
     Each keeps what it must remember in its own store, by default beside the sagas':
     `shop.work.db` for `shop.db`. Stopping is as that of `run`.

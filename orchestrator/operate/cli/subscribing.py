@@ -58,8 +58,8 @@ def add(session: Session, url: str, name: str, types: tuple[str, ...], secret: s
 
     A secret that is made here is shown once, now: the receiver checks the signature with it.
 
-    \b
     In a pipe: name, the secret if it is new.
+
     JSON: item (name, secret: null unless it is new).
     """
     ask = AddWebhook(url=url, name=name, types=types, secret=_given(secret), insecure=insecure)
@@ -72,8 +72,8 @@ def add(session: Session, url: str, name: str, types: tuple[str, ...], secret: s
 def list_(session: Session) -> None:
     """All webhooks and how they fare.
 
-    \b
     In a pipe: name, state (active, failing, paused), since, URL, types, waiting, dead, why.
+
     JSON: items (name, url, types, state, since, why, secrets, insecure, added_at, waiting, attempt,
     next_at, dead), next.
     """
@@ -102,8 +102,8 @@ def list_(session: Session) -> None:
 def show(session: Session, name: str) -> None:
     """One webhook, what happened to it, and what you can do. No secret is shown.
 
-    \b
     In a pipe: a line for each field, its name first.
+
     JSON: item (as in list, and changes: at, what, who).
     """
     it, changes = asyncio.run(_one(session, name))
@@ -165,8 +165,8 @@ def remove(session: Session, name: str, yes: bool) -> None:
 def rotate(session: Session, name: str, at_once: bool, secret: str | None) -> None:
     """Sign with a new secret, which is shown once, now; for a day also with the old one.
 
-    \b
     In a pipe: name, the secret if it is new.
+
     JSON: item (name, secret: null unless it is new).
     """
     _show_secret(session, _answer(session, RotateWebhook(name, _given(secret), at_once), WebhookTold), "rotated")
@@ -179,8 +179,8 @@ def rotate(session: Session, name: str, at_once: bool, secret: str | None) -> No
 def test(session: Session, name: str) -> None:
     """Send one event of the type webhook.test now, also to one that is paused.
 
-    \b
     In a pipe: name, the status that was answered, what is wrong with it.
+
     JSON: item (name, status, problem).
     """
     told = _answer(session, TestWebhook(name), WebhookTested)
@@ -201,8 +201,8 @@ def test(session: Session, name: str) -> None:
 def redrive(session: Session, name: str) -> None:
     """Deliver again what a webhook did not take in all its attempts.
 
-    \b
     In a pipe: how many.
+
     JSON: redriven.
     """
     count = _answer(session, ChangeWebhook(name, "redrive"), Counted).count
