@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..saga import Compensate, Finish, Goto
 from .exchange import label
 from .instance import Call, Do, Then, Undo, Visit, VisitState
-from .turn import HandlerBug, Turn
+from .turn import HandlerBug, Turn, own_calls
 from .unwinding import abandon, can_be_left, leave, mark_undone, unwind, want_undone
 from .visits import PAST_PIVOT
 
@@ -91,7 +91,7 @@ def _leave_for(turn: Turn, then: Then, visit: Visit | None, again: frozenset[str
         _leave_visit(turn, other)
     for earlier in turn.instance.visits:
         if earlier.state is not _UNDONE and earlier.step in again and not earlier.closed:
-            want_undone(earlier, earlier.calls)
+            want_undone(earlier, own_calls(earlier))
             mark_undone(earlier)
     turn.instance.then = then
 

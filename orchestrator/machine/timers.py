@@ -62,7 +62,7 @@ def disarm(turn: Turn, message: Envelope, why: str) -> None:
             park(turn, why, visit, None)
     if message.type in (ATTEMPT, RETRY) and (found := find(turn, message.reply_to)) is not None:
         visit, call, _ = found
-        if visit.state is not VisitState.UNDONE:
+        if call.is_under_way:
             park(turn, why, visit, call)
 
 

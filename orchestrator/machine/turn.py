@@ -26,13 +26,8 @@ _TO_ALL = Address("", "")
 _copied: Callable[[Any], Any] = Struct.__copy__  # type: ignore[attr-defined]  # half the time of `replace`
 # Looking up a member of an Enum costs thirty times a name of the module: what every message asks for has one, here and
 # in the other modules of the machine.
-_OPEN, _UNDONE, _ASKED, _NOT_ASKED_FOR, _APPLIED = (
-    VisitState.OPEN,
-    VisitState.UNDONE,
-    Do.ASKED,
-    Undo.NONE,
-    Outcome.APPLIED,
-)
+_OPEN, _UNDONE, _APPLIED = VisitState.OPEN, VisitState.UNDONE, Outcome.APPLIED
+_ASKED, _YES, _NOT_ASKED_FOR = Do.ASKED, Do.YES, Undo.NONE
 
 
 Scope: TypeAlias = tuple[Visit | None, Call | None, str]
@@ -272,14 +267,23 @@ def silence(call: Call) -> None:
     call.held = False
 
 
+def own_calls(visit: Visit) -> list[Call]:
+    """The calls of a visit, all of them free to be changed: in place of those that are shared with earlier versions
+    stand copies.
+    """
+    visit.calls = [_copied(call) if call.do is _YES else call for call in visit.calls]
+    return visit.calls
+
+
 def is_awaited(visit: Visit, call: Call) -> bool:
     """Whether the do of this call may still be answered: from its first send until answered, left or given up (R4)."""
     return visit.state is _OPEN and call.do is _ASKED and call.unwinding is _NOT_ASKED_FOR
 
 
 def _working_copy(instance: Instance, now: float) -> Instance:
-    """The next version: it and its visits and calls are free to be changed, but for the visits that are undone; its
-    other lists are only to be replaced.
+    """The next version: it and its visits and calls are free to be changed, but for the visits that are undone and the
+    calls that were answered yes, which `own_calls` gives to whoever wants them undone; its other lists are only to be
+    replaced.
     """
     after: Instance = _copied(instance)
     after.version += 1
@@ -291,7 +295,9 @@ def _working_copy(instance: Instance, now: float) -> Instance:
             visits.append(visit)
         else:
             visits.append(own := _copied(visit))
-            own.calls = [_copied(call) for call in visit.calls]
+            own.calls = [
+                call if call.do is _YES and call.unwinding is _NOT_ASKED_FOR else _copied(call) for call in visit.calls
+            ]
     return after
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .exchange import ask, label, settle
 from .instance import Call, CallKind, Do, Status, Undo, Visit, VisitState
-from .turn import Turn, is_awaited
+from .turn import Turn, is_awaited, own_calls
 
 UNANSWERED = (Undo.WANTED, Undo.ASKED)
 ANSWERED = (Undo.DONE, Undo.STANDING, Undo.NOTHING)
@@ -34,7 +34,7 @@ def unwind(turn: Turn, why: str) -> None:
         if visit.state is VisitState.OPEN:
             abandon(turn, visit)
         if not visit.closed and visit.state is not _UNDONE:
-            want_undone(visit, visit.calls)
+            want_undone(visit, own_calls(visit))
             mark_undone(visit)
 
 

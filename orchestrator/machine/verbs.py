@@ -95,7 +95,8 @@ def _timers_afresh(turn: Turn, visit: Visit) -> None:
     if visit.timeout_at is not None and timeout is not None:
         visit.timeout_at = now + timeout
     for call in visit.calls:
-        call.held = False
+        if call.held:
+            call.held = False
         if call.timeout_at is not None:
             call.timeout_at = now + policy(turn, visit, call).timeout
         if call.retry_at is not None:

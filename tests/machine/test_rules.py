@@ -104,6 +104,17 @@ def test_history_folds_to_the_stored_instance_byte_for_byte() -> None:
     assert folded(t) == msgspec.json.encode(t.instance)
 
 
+def test_versions_share_what_is_answered_and_no_later_one_changes_it() -> None:
+    t = begun(FanOut).answer(Reserve("1", "a"), Reserved()).answer(Reserve("1", "b"), Reserved())
+    versions = [done.instance for done in t.history if done.instance is not None]
+    known = [msgspec.json.encode(version) for version in versions]
+    answered = [version.visits[0].calls[0] for version in versions]
+    assert answered[1] is answered[2]
+    t.expect(Charge("1")).answer(Declined()).answer(Release("1", "a"), Done()).answer(Release("1", "b"), Done())
+    assert t.status == "compensated"
+    assert [msgspec.json.encode(version) for version in versions] == known
+
+
 def test_r1_a_transition_holds_all_that_leaves_and_all_that_became_pointless() -> None:
     """R1"""
     t = begun()
