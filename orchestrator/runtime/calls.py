@@ -101,11 +101,12 @@ class Calls:
             self._running[key].append(order)
             return
         self._queue_of.pop(outgoing.name, None)
-        deadline = outgoing.deadline
-        seconds = None if deadline is None else deadline - self._clock.now()
-        if seconds is not None and seconds <= 0:
-            self._unanswered(outgoing)
-            return
+        deadline, seconds = outgoing.deadline, None
+        if deadline is not None:
+            seconds = deadline - self._clock.now()
+            if seconds <= 0:
+                self._unanswered(outgoing)
+                return
         if outgoing.reply_to and (letter := self._known(outgoing)) is not None:
             self._answer(outgoing, letter)
             return
