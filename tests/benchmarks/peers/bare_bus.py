@@ -1,5 +1,9 @@
 """Messages without sagas: two processes send each other as many as they are told to, and take and acknowledge those of
 the other, by the native client alone. Of BUS_URL and BUS_PREFIX; `--sagas` says how many each sends.
+
+As fast as a correct client may: a hundred are sent before their confirms are awaited, what came together is
+acknowledged together where the protocol can (Kafka's positions, RabbitMQ's tags, SQS's batches), nothing is stored or
+looked into, and any number may be under way. Of ours so many as there are orders, each with one message at a time.
 """
 
 from __future__ import annotations
