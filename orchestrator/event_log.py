@@ -125,9 +125,7 @@ class EventLog(ABC):
         append = Append(stream, expected_version, self._envelopes(events, key, cause))
         _check(append)
         put = _published(append) if publish else ()
-        others = tuple(
-            Append(name, None, self._envelopes(event, key and f"{key}>{name}", cause)) for name, event in beside
-        )
+        others = [Append(name, None, self._envelopes(event, key and f"{key}>{name}", cause)) for name, event in beside]
         result = await self._commit_one(Transition(at=append.events[0].time, put=put, appends=(append, *others)))
         match result:
             case Committed():
@@ -155,7 +153,7 @@ class EventLog(ABC):
             self._random = int.from_bytes(os.urandom(6)) or 1
         first = int(now * 1000) << 80 | (self._given & 0xFFFF_FFFF) << 48 | self._random
         self._given += count
-        return [f"{each:032x}" for each in range(first, first + (count << 48), 1 << 48)]
+        return [(first + (index << 48)).to_bytes(16, "big").hex() for index in range(count)]
 
     async def _appended_before(self, append: Append) -> Appended:
         """What the first append under the same ids was told."""

@@ -28,7 +28,7 @@ class Said(NamedTuple):
     def bytes(self) -> int:
         """Of its texts and blobs."""
         rows = self.parameters if self.many else [self.parameters]
-        return sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
+        return sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes, bytearray)))
 
     def to(self, connection: sqlite3.Connection) -> None:
         """Say it to another."""

@@ -14,6 +14,7 @@ from itertools import chain
 from .rows import Row
 
 MOST_ROWS = 64
+LENGTHS = (MOST_ROWS, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)  # of the lists: few, so that few statements are prepared
 
 
 def write_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row], alone: str = "") -> None:
@@ -36,12 +37,12 @@ def read_many(connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> 
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Pieces whose lengths are powers of two, so that few different statements are prepared."""
-    start = 0
-    while start < len(rows):
-        size = min(MOST_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
-        yield rows[start : start + size]
-        start += size
+    start, left = 0, len(rows)
+    for length in LENGTHS:
+        while left >= length:
+            yield rows[start : start + length]
+            start += length
+            left -= length
 
 
 @lru_cache(maxsize=512)

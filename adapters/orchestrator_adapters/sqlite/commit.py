@@ -219,6 +219,15 @@ STORED = """
     LEFT JOIN history INDEXED BY history_message
         ON history.instance = instance.id AND history.message_id = asked.column4
 """
+# The same of one, whose answer is one row by itself.
+STORED_ALONE = """
+    SELECT
+        ?1, instance.id, run, instance.version, status, parked, paused, busy, retrying, stands_in,
+        history.id IS NOT NULL
+    FROM instance INDEXED BY instance_address
+    LEFT JOIN history INDEXED BY history_message ON history.instance = instance.id AND history.message_id = ?4
+    WHERE key = ?2 AND saga = ?3
+"""
 SEEN = """
     SELECT consumer, message_id
     FROM (VALUES *) AS asked CROSS JOIN seen ON consumer = asked.column1 AND message_id = asked.column2
@@ -242,6 +251,10 @@ def _stored(connection: sqlite3.Connection, wave: Sequence[Prepared]) -> dict[in
         for number, one in enumerate(wave)
         if one.instance is not None
     ]
+    if len(asked) == 1:
+        for place, id, run, version, *flags, stands_in, knows in connection.execute(STORED_ALONE, asked[0]).fetchall():
+            return {place: Stored(place, id, run, version, tuple(flags), stands_in, knows)}
+        return {}
     answers = read_many(connection, STORED, asked)
     return {one.place: one for (answer,) in answers for one in _stored_list.decode(answer)}
 

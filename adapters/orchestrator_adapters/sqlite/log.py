@@ -171,7 +171,7 @@ class Appending:
         if not appends:
             return
         events = [event for append in appends for event in append.events]
-        names = dict.fromkeys(append.stream for append in appends), dict.fromkeys(event.type for event in events)
+        names = dict.fromkeys([append.stream for append in appends]), dict.fromkeys([event.type for event in events])
         ids = [short_id(event.id) for event in events]
         self._short = {event.id: short for event, short in zip(events, ids, strict=True)}
         asked = list(map(_bound, _padded(ids[:LOOKED_UP] or [NO_ID])))
