@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from orchestrator import Event
 from orchestrator.app import App, load_app
 from orchestrator.cloudevents import cloud_event, to_cloud_event
-from orchestrator.config import Settings, load_settings
+from orchestrator.config import Settings
 from orchestrator.definition import definition_of
 from orchestrator.edge import event_line
 from orchestrator.errors import AppError, BadMessage, ConfigError, StoreCorrupt
@@ -30,6 +30,7 @@ from orchestrator.operate.cli.emit import _Reading, _Report
 from orchestrator.operate.logs import _JsonLines
 from orchestrator.operate.output import Output
 from orchestrator.operate.protocol import Act, Redrive
+from orchestrator.operate.settings import load_settings
 from orchestrator.runtime.intake import addressed
 from orchestrator.strictjson import strict_json
 from orchestrator.wire import DeadLetter, Envelope, Kind, Request, Verb

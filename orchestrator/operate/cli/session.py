@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from ...config import Settings, load_settings
+from ...config import Settings
 from ...errors import AppError, NotFound, OrchestratorError
 from ...event_log import EventStore
 from ...machine.instance import headline
@@ -21,6 +21,7 @@ from ...ports import Counts
 from ...urls import open_store
 from ...wire import Address
 from ..output import Output, shell_word
+from ..settings import load_settings
 from ..view import moment
 from .options import Given
 

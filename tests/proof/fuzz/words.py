@@ -16,13 +16,14 @@ import click
 import msgspec
 
 from orchestrator.app import load_app
-from orchestrator.config import _TABLES, CONFIG_FILE, ENVIRONMENT_PREFIX, Settings, load_settings
+from orchestrator.config import Settings
 from orchestrator.errors import AppError, ConfigError
 from orchestrator.operate.cli import acting
 from orchestrator.operate.cli.session import ADDRESS, DURATION
 from orchestrator.operate.notify import _watchdog_s
 from orchestrator.operate.output import hidden_password
 from orchestrator.operate.places import store_file
+from orchestrator.operate.settings import _TABLES, CONFIG_FILE, ENVIRONMENT_PREFIX, load_settings
 from orchestrator.urls import open_store
 from orchestrator.wire import Address
 from orchestrator_adapters.sqlite import SQLiteStore

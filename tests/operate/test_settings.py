@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ConfigError
-from orchestrator.config import Limits, WebhookSettings, load_settings
+from orchestrator.config import Limits, WebhookSettings
+from orchestrator.operate.settings import load_settings
 
 
 def write(directory: Path, text: str, name: str = "orchestrator.toml") -> Path:
