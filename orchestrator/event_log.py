@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from msgspec import Raw
@@ -32,6 +32,7 @@ from .recorded import (
 from .wire import Envelope, Kind, Outgoing, Route
 
 MOST_EVENTS = 10_000  # in one append
+_EVENT = Kind.EVENT
 
 _ANY = EventTypes()
 
@@ -50,7 +51,7 @@ class EventLog(ABC):
     classes: EventTypes = _ANY  # of the events that are read without `types`
     _grouping: Grouping | None = None
     _turns: WeakValueDictionary[str, asyncio.Lock] | None = None
-    _random = 0  # of this object, in all ids that it gives
+    _random = ""  # of this object, in all ids that it gives
     _given = 0
 
     # What a store gives.
@@ -135,11 +136,11 @@ class EventLog(ABC):
             case DuplicateMessage():
                 return await self._appended_before(append)
 
-    async def _commit_one(self, transition: Transition) -> Result:
+    def _commit_one(self, transition: Transition) -> Awaitable[Result]:
         """Together with what others append meanwhile."""
         if self._grouping is None:
             self._grouping = Grouping(self.commit)
-        return await self._grouping.commit(transition)
+        return self._grouping.commit(transition)
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         now = self.now()
@@ -150,10 +151,10 @@ class EventLog(ABC):
     def _own_ids(self, now: float, count: int) -> list[str]:
         """Ids of 128 bits that nobody else gives; later ones are greater, and so stand side by side in an index."""
         if not self._random:
-            self._random = int.from_bytes(os.urandom(6)) or 1
-        first = int(now * 1000) << 80 | (self._given & 0xFFFF_FFFF) << 48 | self._random
-        self._given += count
-        return [(first + (index << 48)).to_bytes(16, "big").hex() for index in range(count)]
+            self._random = os.urandom(6).hex()
+        first, self._given = self._given, self._given + count
+        moment, ours = f"{int(now * 1000):012x}", self._random
+        return [f"{moment}{number & 0xFFFF_FFFF:08x}{ours}" for number in range(first, self._given)]
 
     async def _appended_before(self, append: Append) -> Appended:
         """What the first append under the same ids was told."""
@@ -274,8 +275,8 @@ class _Caused(EventLog):
     def _own_ids(self, now: float, count: int) -> list[str]:
         return self._log._own_ids(now, count)
 
-    async def _commit_one(self, transition: Transition) -> Result:
-        return await self._log._commit_one(transition)
+    def _commit_one(self, transition: Transition) -> Awaitable[Result]:
+        return self._log._commit_one(transition)
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         return super()._envelopes(events, key, self._cause if cause is NO_CAUSE else cause)
@@ -301,10 +302,10 @@ def _envelope(id: str, event: Event, now: float, cause: Cause) -> Envelope:
         raise BadMessage(f"{type(event).__name__} is no Event: a stream has Events only")
     wire = type(event).__wire__
     if cause is NO_CAUSE:
-        return Envelope(id, Kind.EVENT, wire.type, Raw(encode(event)), now, version=wire.version)
+        return Envelope(id, _EVENT, wire.type, Raw(encode(event)), now, version=wire.version)
     return Envelope(
         id=id,
-        kind=Kind.EVENT,
+        kind=_EVENT,
         type=wire.type,
         data=Raw(encode(event)),
         time=now,

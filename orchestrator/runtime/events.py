@@ -27,8 +27,8 @@ class EngineEvents(EventLog):
         """Each with the engine's next group."""
         return [await self._commit_one(transition) for transition in transitions]
 
-    async def _commit_one(self, transition: Transition) -> Result:
-        return await self._next_group(transition)
+    def _commit_one(self, transition: Transition) -> Awaitable[Result]:
+        return self._next_group(transition)
 
     async def stream(self, name: str, after: int = 0, limit: int = MAX_PAGE) -> list[Logged]:
         """As the store has it."""

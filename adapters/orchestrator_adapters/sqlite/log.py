@@ -208,7 +208,7 @@ class Appending:
 
     def take(self, transition: Transition) -> tuple[Appended, ...]:
         """Give its events their versions and positions; transitions that have a problem are not to be given here."""
-        return tuple(self._take(append.stream, append.events) for append in transition.appends)
+        return tuple([self._take(append.stream, append.events) for append in transition.appends])
 
     def _take(self, stream: str, events: Sequence[Envelope]) -> Appended:
         version = self._versions.get(stream, 0)
