@@ -114,7 +114,6 @@ class Sender:
                 routing_key=routing_key(message.topic),
                 properties=_properties(message, own_id),
                 mandatory=message.expected,
-                wait=False,  # for the socket: the confirm is waited for in any case
             )
         except DeliveryError:
             return NotTaken(f"a queue for {message.topic} does not take it: it is full, or its node is gone")
