@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -323,3 +325,31 @@ async def test_what_the_body_raises_leaves_the_bus_as_it_is(server: Nats, topic:
     with pytest.raises(ZeroDivisionError):
         async with bus_of(server) as bus, bus.subscribe([Topic(topic)], "group", 1):
             raise ZeroDivisionError
+
+
+INFO = b'INFO {"server_id":"x","version":"2.10.0","proto":1,"headers":true,"max_payload":1048576}\r\n'
+
+
+async def test_what_the_server_said_is_not_hidden_by_its_hanging_up() -> None:
+    """The reset of a connection can overtake the error that went before."""
+    visits = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal visits
+        visits += 1
+        writer.write(INFO)
+        await writer.drain()
+        await reader.readline()
+        if visits == 1:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+        else:
+            own = writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it resets it
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server, NatsBus.from_url(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}?timeout=1") as bus:
+        with pytest.raises(BusUnavailable, match="not reached within 1 s: 'Authorization Violation'"):
+            await bus.publish([message("Topic")])
+    assert visits > 1

@@ -30,6 +30,7 @@ ATTEMPT_S = 5.0  # for one of them
 PING_S = 5.0  # a connection that is half open says nothing by itself
 CLOSE_S = 1.0
 NO_STREAM = NotTaken("no stream of the NATS server takes this topic")
+_HUNG_UP = (ConnectionResetError, BrokenPipeError, nats.errors.UnexpectedEOF)
 _TOO_LARGE = 10_054  # the server's code for a message that is larger than its stream allows
 
 
@@ -74,7 +75,7 @@ class Connection:
         self._tasks: TaskGroup | None = None
         self._is_kept = False
         self._up = anyio.Event()
-        self._why = ""  # what the driver said last
+        self._wrong: Exception | None = None  # why there is no connection
         self._followers: list[Follower] = []
         self._inbox = ""
         self._batches: dict[str, _Batch] = {}
@@ -103,7 +104,7 @@ class Connection:
         if not isinstance(error, TimeoutError):
             return _text(error)
         what = "no answer" if self.current is not None else "not reached"
-        return f"{what} within {self.settings.timeout_s:g} s" + (f": {self._why}" if self._why else "")
+        return f"{what} within {self.settings.timeout_s:g} s" + (f": {_text(self._wrong)}" if self._wrong else "")
 
     async def client(self) -> Client:
         """The connected client, when there is one: call it `bounded`."""
@@ -178,7 +179,7 @@ class Connection:
             try:
                 await self._live(client)
             except Exception as error:  # noqa: BLE001 whatever it is: people are told, and it is tried again
-                self._why = _text(error)
+                self._learn(error)
             finally:
                 self._lose()
                 await _close(client)
@@ -189,7 +190,7 @@ class Connection:
         lost = anyio.Event()
 
         async def note(error: Exception) -> None:
-            self._why = _text(error)
+            self._learn(error)
 
         async def lose() -> None:
             lost.set()
@@ -212,13 +213,19 @@ class Connection:
         await client.subscribe(f"{self._inbox}.*.*", cb=self._receipt)
         for follower in list(self._followers):
             await follower.attach(client)
-        self.current, self._why = client, ""
+        self.current, self._wrong = client, None
         self._up.set()
         while not lost.is_set():
             with anyio.move_on_after(PING_S):
                 await lost.wait()
             if not lost.is_set():
                 await client.rtt(ceil(self.settings.timeout_s))
+
+    def _learn(self, error: Exception) -> None:
+        """What the server said of the attempt before weighs more than that it hung up, which may overtake its words."""
+        has_spoken = isinstance(self._wrong, nats.errors.Error) and not isinstance(self._wrong, _HUNG_UP)
+        if not (has_spoken and isinstance(error, _HUNG_UP)):
+            self._wrong = error
 
     def _lose(self) -> None:
         self.current = None
