@@ -91,6 +91,7 @@ class EventLog(ABC):
         publish: bool = False,
         key: str = "",
         cause: Cause = NO_CAUSE,
+        beside: Iterable[tuple[str, Event]] = (),
     ) -> Appended:
         """Append events to the end of a stream, all or none; they are on disk when this returns.
 
@@ -101,33 +102,19 @@ class EventLog(ABC):
                            first one was. In a participant `call.key`, in a listener `delivery.id`; a second append
                            within one call needs another key
         cause              who and what led to them
+        beside             events for the ends of other streams, in the same commit and never published
 
-        Errors: VersionConflict, with both versions; BadMessage, for no events, too many, what cannot be stored, or a
-        key that was used for other events; StoreError.
-        """
-        return await self.append_with(
-            stream, events, (), expected_version=expected_version, publish=publish, key=key, cause=cause
-        )
-
-    async def append_with(
-        self,
-        stream: str,
-        events: Event | Sequence[Event],
-        beside: Iterable[tuple[str, Event]],
-        *,
-        expected_version: int | None = None,
-        publish: bool = False,
-        key: str = "",
-        cause: Cause = NO_CAUSE,
-    ) -> Appended:
-        """`append`, together with events for the ends of other streams, which are not published. Gives what became of
-        the first stream.
+        Gives what became of the stream. Errors: VersionConflict, with both versions; BadMessage, for no events, too
+        many, what cannot be stored, or a key that was used for other events; StoreError.
         """
         append = Append(stream, expected_version, self._envelopes(events, key, cause))
-        _check(append)
+        appends: tuple[Append, ...] = (append,)
+        for name, event in beside:
+            appends += (Append(name, None, self._envelopes(event, key and f"{key}>{name}", cause)),)
+        for each in appends:
+            _check(each)
         put = _published(append) if publish else ()
-        others = [Append(name, None, self._envelopes(event, key and f"{key}>{name}", cause)) for name, event in beside]
-        result = await self._commit_one(Transition(at=append.events[0].time, put=put, appends=(append, *others)))
+        result = await self._commit_one(Transition(at=append.events[0].time, put=put, appends=appends))
         match result:
             case Committed():
                 return result.appended[0]
@@ -144,17 +131,19 @@ class EventLog(ABC):
 
     def _envelopes(self, events: Event | Sequence[Event], key: str, cause: Cause) -> tuple[Envelope, ...]:
         now = self.now()
-        events = (events,) if isinstance(events, Event) else events
-        ids = [f"{key}#{index}" for index in range(len(events))] if key else self._own_ids(now, len(events))
-        return tuple([_envelope(id, event, now, cause) for id, event in zip(ids, events, strict=True)])
+        if isinstance(events, Event):
+            return (_envelope(f"{key}#0" if key else self._own_id(now), events, now, cause),)
+        return tuple(
+            _envelope(f"{key}#{index}" if key else self._own_id(now), event, now, cause)
+            for index, event in enumerate(events)
+        )
 
-    def _own_ids(self, now: float, count: int) -> list[str]:
-        """Ids of 128 bits that nobody else gives; later ones are greater, and so stand side by side in an index."""
+    def _own_id(self, now: float) -> str:
+        """An id of 128 bits that nobody else gives; later ones are greater, and so stand side by side in an index."""
         if not self._random:
             self._random = os.urandom(6).hex()
-        first, self._given = self._given, self._given + count
-        moment, ours = f"{int(now * 1000):012x}", self._random
-        return [f"{moment}{number & 0xFFFF_FFFF:08x}{ours}" for number in range(first, self._given)]
+        number, self._given = self._given, self._given + 1
+        return f"{int(now * 1000):012x}{number & 0xFFFF_FFFF:08x}{self._random}"
 
     async def _appended_before(self, append: Append) -> Appended:
         """What the first append under the same ids was told."""
@@ -272,8 +261,8 @@ class _Caused(EventLog):
     def turn(self, stream: str) -> asyncio.Lock:
         return self._log.turn(stream)
 
-    def _own_ids(self, now: float, count: int) -> list[str]:
-        return self._log._own_ids(now, count)
+    def _own_id(self, now: float) -> str:
+        return self._log._own_id(now)
 
     def _commit_one(self, transition: Transition) -> Awaitable[Result]:
         return self._log._commit_one(transition)

@@ -78,8 +78,8 @@ class Repository(Generic[A]):
         if self._snapshot_every and before // self._snapshot_every < aggregate.version // self._snapshot_every:
             snapshot = Snapshot(aggregate.version, self._shape, Raw(codec.encode(aggregate)))
             beside = [(stream + SNAPSHOTS, snapshot)]
-        appended = await self._log.append_with(
-            stream, events, beside, expected_version=before, publish=self._publish, key=key
+        appended = await self._log.append(
+            stream, events, expected_version=before, publish=self._publish, key=key, beside=beside
         )
         if appended.version != aggregate.version:
             raise DuplicateMessage(f"{stream}: what it recorded is stored since version {appended.version} under {key}")

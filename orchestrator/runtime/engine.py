@@ -415,9 +415,12 @@ class Engine:
         """What was settled. Fails when the engine does, or while the store is full for long."""
         self._waiting[settlement] = None
         try:
-            return await settlement.told()
+            told = await settlement
         finally:
             del self._waiting[settlement]
+        if isinstance(told, Exception):
+            raise told
+        return told
 
     def _store_failed(self) -> None:
         """Whoever has waited long for a commit is told to come back; what was taken is stored when it can be (R20)."""
@@ -530,16 +533,9 @@ class Engine:
         """Commit what belongs to no instance, with what it publishes; again, until something is known of it."""
         if self._over is not None:
             raise self._over
-        settlement = Settlement()
-
-        def answer(transition: Transition, result: Result | Exception) -> None:
-            if isinstance(result, StoreUnavailable):
-                self._committer.add(transition, answer)
-            else:
-                settlement([result])
-
+        answer = _UntilKnown(self._committer)
         self._committer.add(self._relay.without_unwanted(transition) if self._acting else transition, answer)
-        [result] = await self._told(settlement)
+        [result] = await self._told(answer.settlement)
         return result_of(result)
 
     # What goes on.
@@ -568,8 +564,10 @@ class Engine:
             if instance.status.is_end:
                 return instance
         told: Instance | None = None
-        if self._closed is None or settlement.is_told:
-            told = await settlement.told()
+        if self._closed is None or settlement.done():
+            told = await settlement
+            if isinstance(told, Exception):
+                raise told
         if told is None and self._closed is not None:
             raise self._closed
         return told
@@ -698,27 +696,26 @@ async def _not_cancelled_by_nobody(loop: Callable[[], Awaitable[None]]) -> None:
         raise
 
 
-class Settlement:
+class Settlement(asyncio.Future[Any]):
     """What one who waits for a commit is told, once."""
 
-    def __init__(self) -> None:
-        self._told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
     def __call__(self, told: Any) -> None:
-        if not self._told.done():
-            self._told.set_result(told)
+        if not self.done():
+            self.set_result(told)
 
-    @property
-    def is_told(self) -> bool:
-        """Whether it was."""
-        return self._told.done()
 
-    async def told(self) -> Any:
-        """Errors: the exception it was told."""
-        told = await self._told
-        if isinstance(told, Exception):
-            raise told
-        return told
+class _UntilKnown:
+    """Tells what became of a transition, in a list for it may be an error; gives it again until that is known."""
+
+    def __init__(self, committer: Committer) -> None:
+        self.settlement = Settlement()
+        self._committer = committer
+
+    def __call__(self, transition: Transition, result: Result | Exception) -> None:
+        if isinstance(result, StoreUnavailable):
+            self._committer.add(transition, self)
+        else:
+            self.settlement([result])
 
 
 @contextmanager

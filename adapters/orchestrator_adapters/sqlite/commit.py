@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -61,8 +61,25 @@ class Stored(Struct, frozen=True, array_like=True, gc=False):
 _stored_list = msgspec.json.Decoder(list[Stored])
 
 
-def prepare(transitions: Sequence[Transition]) -> list[Prepared]:
-    """Encode them, as they are now: the instances belong to the caller and may change later."""
+def committing(transitions: Sequence[Transition]) -> Callable[[sqlite3.Connection], list[Result]]:
+    """What writes the group, inside a transaction. The transitions are encoded before, as they are now: the instances
+    belong to the caller and may change later. Errors: sqlite3.Error, then nothing of the group is to be kept.
+    """
+    if all(map(_only_appends, transitions)):
+        appends = tuple(transitions)
+        return lambda connection: _commit_appends(connection, appends)
+    prepared = _prepare(transitions)
+    return lambda connection: _commit(connection, prepared)
+
+
+def _only_appends(transition: Transition) -> bool:
+    """Whether nothing but the log is to be looked at, and nothing but log and outbox written."""
+    if transition.instance is not None or transition.remove or not transition.appends:
+        return False
+    return not _is_for_others(transition)
+
+
+def _prepare(transitions: Sequence[Transition]) -> list[Prepared]:
     addresses = [None if one.instance is None else one.instance.address for one in transitions]
     last = {address: number for number, address in enumerate(addresses)}
     return [
@@ -91,11 +108,6 @@ def _is_plain(transition: Transition) -> bool:
     return not transition.appends and not _is_for_others(transition)
 
 
-def _only_appends(one: Prepared) -> bool:
-    transition = one.transition
-    return bool(transition.appends) and not (transition.instance or transition.remove or _is_for_others(transition))
-
-
 def _is_for_others(transition: Transition) -> bool:
     """Whether it touches anything but its instance, the outbox and the log."""
     return transition.wait_until is not None or bool(
@@ -103,10 +115,7 @@ def _is_for_others(transition: Transition) -> bool:
     )
 
 
-def commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list[Result]:
-    """Write the group, inside a transaction. Errors: sqlite3.Error, then nothing of the group is to be kept."""
-    if all(map(_only_appends, prepared)):
-        return _commit_appends(connection, [one.transition for one in prepared])
+def _commit(connection: sqlite3.Connection, prepared: Sequence[Prepared]) -> list[Result]:
     results: list[Result] = []
     refused: dict[Address, int] = {}  # versions, where the last transition of an instance was not stored
     for wave in _waves(prepared):
@@ -192,7 +201,6 @@ COMMITTED = Committed()
 
 
 def _commit_appends(connection: sqlite3.Connection, transitions: Sequence[Transition]) -> list[Result]:
-    """The same for a group of which nothing else is to be looked up."""
     appending = Appending(connection, transitions)
     results: list[Result] = []
     outbox: list[Row] = []

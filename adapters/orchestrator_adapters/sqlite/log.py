@@ -229,21 +229,19 @@ class Appending:
             write_many(self._connection, APPEND, self._rows)
 
 
-class _Numbers:
+class _Numbers(dict[str, int]):
     """The numbers that stand for names; `new` are those that are not stored yet, the first one after `last`."""
 
     def __init__(self, known: dict[str, int], last: int) -> None:
+        super().__init__(known)
         self.new: list[Row] = []
-        self._known = known
         self._last = last
 
-    def __getitem__(self, name: str) -> int:
-        number = self._known.get(name)
-        if number is None:
-            self._last += 1
-            number = self._known[name] = self._last
-            self.new.append((number, name))
-        return number
+    def __missing__(self, name: str) -> int:
+        self._last += 1
+        self[name] = self._last
+        self.new.append((self._last, name))
+        return self._last
 
 
 def _padded(ids: list[str | bytes]) -> list[str | bytes]:

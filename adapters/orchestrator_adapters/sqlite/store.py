@@ -23,7 +23,7 @@ from orchestrator.recorded import Logged, Stretch
 from orchestrator.wire import Address, DeadLetter
 
 from . import log, reading, upkeep
-from .commit import commit, prepare
+from .commit import committing
 from .connection import Database
 from .errors import is_lost_fsync, store_errors
 from .lock import FileLock, refuse_network
@@ -82,10 +82,10 @@ class SQLiteStore(EventStore):
 
     async def commit(self, transitions: Sequence[Transition]) -> list[Result]:
         """All of them in one transaction, on disk when this returns; goes on to its end if the caller is cancelled."""
-        prepared = prepare(transitions)
+        work = committing(transitions)
         results: list[Result] = []
         with anyio.CancelScope(shield=True):
-            results += await self._write(lambda connection: commit(connection, prepared))
+            results += await self._write(work)
         return results
 
     async def load(self, addresses: Sequence[Address]) -> list[Instance | None]:
