@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -70,6 +71,8 @@ class Body(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     about: About | None = None
 
 
+Bound: TypeAlias = str | bytearray
+
 _encode = msgspec.json.Encoder().encode
 _body = msgspec.json.Decoder(Body)
 
@@ -90,11 +93,11 @@ def _long_id(stored: str | bytes) -> str:
     return stored.hex() if isinstance(stored, bytes) else stored
 
 
-def _event_row(event: Envelope, short: str | bytes, type_id: int) -> Row:
+def _event_row(event: Envelope, bound_id: Bound, type_id: int) -> Row:
     """type, event_id, at, crc, body."""
     body = _encode(Body(event.data, _about(event)))
     at = float(event.time)
-    return (type_id, _bound(short), at, rows.seal(body, type_id, at), rows.BLOB(body))
+    return (type_id, bound_id, at, rows.seal(body, type_id, at), rows.BLOB(body))
 
 
 def _about(event: Envelope) -> About | None:
@@ -106,7 +109,8 @@ def _about(event: Envelope) -> About | None:
 _NOTHING_MORE = About()
 
 
-def _bound(short: str | bytes) -> str | bytearray:
+def _bound(short: str | bytes) -> Bound:
+    """A short id as the sqlite3 module takes it."""
     return rows.BLOB(short) if isinstance(short, bytes) else short
 
 
@@ -173,8 +177,11 @@ class Appending:
         events = [event for append in appends for event in append.events]
         names = dict.fromkeys([append.stream for append in appends]), dict.fromkeys([event.type for event in events])
         ids = [short_id(event.id) for event in events]
-        self._short = {event.id: short for event, short in zip(events, ids, strict=True)}
-        asked = list(map(_bound, _padded(ids[:LOOKED_UP] or [NO_ID])))
+        bound = list(map(_bound, ids))
+        long = [event.id for event in events]
+        self._short = dict(zip(long, ids, strict=True))
+        self._bound = dict(zip(long, bound, strict=True))
+        asked = _padded(bound[:LOOKED_UP] or [NO_ID])
         sql = with_rows(LOOK, len(asked), 1)
         position, last_stream, last_type, streams, types, is_known = connection.execute(
             sql, (_json(names[0]), _json(names[1]), *asked)
@@ -216,7 +223,7 @@ class Appending:
         for event in events:
             version += 1
             self._position += 1
-            row = _event_row(event, self._short[event.id], self._types[event.type])
+            row = _event_row(event, self._bound[event.id], self._types[event.type])
             self._rows.append((self._position, stream_id, version, *row))
         self._versions[stream] = version
         return Appended(version, self._position)
@@ -244,7 +251,7 @@ class _Numbers(dict[str, int]):
         return self._last
 
 
-def _padded(ids: list[str | bytes]) -> list[str | bytes]:
+def _padded(ids: list[Bound]) -> list[Bound]:
     """With the last one repeated up to a power of two, so that few different statements are prepared."""
     return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids))
 
