@@ -17,6 +17,7 @@ from typing import Protocol
 import pytest
 from msgspec import Struct
 
+from tests.benchmarks.environments import Environment
 from tests.benchmarks.running import Measured, run
 from tests.benchmarks.versus import MANY, Goal
 
@@ -81,7 +82,8 @@ def measure(name: str, arguments: argparse.Namespace) -> list[Turn]:
 def _turn(title: str, url: str, arguments: argparse.Namespace) -> Turn:
     def measured(module: str, *more: str) -> Measured:
         variables = {"BUS_URL": url, "BUS_PREFIX": f"b{os.urandom(4).hex()}."}
-        return run(f"peers.{module}", *more, variables=variables, within=arguments.dir)
+        environment = Environment(Path(sys.executable), variables=variables)
+        return run(f"peers.{module}", *more, environment=environment, within=arguments.dir)
 
     _say(f"{title}: ours")
     ours = measured("orchestrator_bus", "--seconds", str(arguments.seconds), "--in-flight", str(arguments.in_flight))

@@ -1,4 +1,4 @@
-"""An environment of its own for every peer, with exactly the versions that `peers/peers.toml` names."""
+"""An environment of its own for every peer, with exactly the versions that `peers/peers.toml` names; and ours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 PEERS = Path(__file__).parent / "peers" / "peers.toml"
 INSTALL_S = 600
+SPEED = "uvloop==0.23.0"  # what our extra `speed` adds
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -27,9 +29,10 @@ class Peer(Struct, frozen=True, kw_only=True):
 
 
 class Environment(Struct, frozen=True):
-    """What a peer is run with: its interpreter, and what it finds in its environment variables."""
+    """What a participant is run with: its interpreter, where else it imports from, and environment variables."""
 
     python: Path
+    path: tuple[Path, ...] = ()
     variables: dict[str, str] = {}
 
 
@@ -53,7 +56,26 @@ def environment(name: str, peer: Peer, directory: Path) -> Environment:
         if not found:
             raise RuntimeError(f"there is no {peer.binary} for this system")
         variables[peer.binary.upper().replace("-", "_")] = str(found[0])
-    return Environment(home / "python" / "bin" / "python", variables)
+    return Environment(home / "python" / "bin" / "python", variables=variables)
+
+
+def own_environment(directory: Path) -> tuple[Environment, str]:
+    """This interpreter with our extra `speed`, which is put below this directory unless it is installed; and which
+    event loop that makes. Without a package index it is asyncio's own.
+    """
+    python = Path(sys.executable)
+    if find_spec("uvloop") is not None:
+        return Environment(python), "uvloop"
+    home = directory / f"speed-{sys.version_info.major}.{sys.version_info.minor}"
+    if not (home / "uvloop").is_dir():
+        try:
+            _run([*_PIP, "--no-deps", "--target", str(home), SPEED])
+        except RuntimeError as error:
+            return Environment(python), f"asyncio's own event loop ({error})"
+    return Environment(python, (home,)), "uvloop"
+
+
+_PIP = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
 def _install(peer: Peer, home: Path) -> None:

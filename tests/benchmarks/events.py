@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 from msgspec import Struct
 
-from tests.benchmarks.environments import environment, peers
+from tests.benchmarks.environments import environment, own_environment, peers
 from tests.benchmarks.running import Measured, run
 from tests.benchmarks.versus import Goal
 
@@ -48,6 +48,7 @@ class Results(Struct, frozen=True, kw_only=True):
     """All that one run found."""
 
     python: str
+    loop: str  # that ours runs on
     sqlite: str
     cores: int
     turns: int
@@ -79,6 +80,7 @@ def main(argv: list[str]) -> None:
 def measure(arguments: argparse.Namespace, cache: Path) -> Results:
     """In turns: theirs, then ours. Theirs is synchronous: more in flight are taken one after the other."""
     theirs = environment(PEER, peers()[PEER], cache)
+    own, loop = own_environment(cache)
     plan = [(THEIRS, 1), (OURS, 1), (ENGINE, 1), (THEIRS, MANY), (OURS, MANY), (ENGINE, MANY)]
     found: dict[tuple[str, int], list[Measured]] = {each: [] for each in plan}
     for turn in range(arguments.turns):
@@ -87,13 +89,13 @@ def measure(arguments: argparse.Namespace, cache: Path) -> Results:
             measured = run(
                 f"peers.{name}",
                 *("--seconds", str(arguments.seconds), "--in-flight", str(in_flight)),
-                python=theirs.python if name == THEIRS else None,
-                variables=theirs.variables if name == THEIRS else None,
+                environment=theirs if name == THEIRS else own,
                 within=arguments.dir,
             )
             found[name, in_flight].append(measured)
     return Results(
         python=platform.python_version(),
+        loop=loop,
         sqlite=sqlite3.sqlite_version,
         cores=os.cpu_count() or 0,
         turns=arguments.turns,
@@ -141,8 +143,9 @@ def table(results: Results) -> str:
         [
             *shown,
             "",
-            f"Python {results.python}, SQLite {results.sqlite}, {results.cores} cores; medians of {results.turns} "
-            f"turns of {results.seconds:g} s; both with WAL and synchronous=FULL. Compare ratios, not absolutes.",
+            f"Python {results.python}, ours on {results.loop}, SQLite {results.sqlite}, {results.cores} cores; medians "
+            f"of {results.turns} turns of {results.seconds:g} s; both with WAL and synchronous=FULL.",
+            "Compare ratios, not absolutes.",
             *(goal.line for goal in goals(results)),
         ]
     )

@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 import msgspec
 from msgspec import Struct
 
+from tests.benchmarks.environments import Environment
+
 ROOT = Path(__file__).parent.parent.parent
 LONGEST_S = 600
 
@@ -45,21 +47,17 @@ class Measured(Struct, frozen=True, kw_only=True):
         return 1000 * self.cpu_s / self.sagas
 
 
-def run(
-    module: str,
-    *arguments: str,
-    python: Path | None = None,
-    variables: dict[str, str] | None = None,
-    within: Path | None,
-) -> Measured:
+def run(module: str, *arguments: str, environment: Environment | None = None, within: Path | None) -> Measured:
     """Errors: RuntimeError, with the last that it wrote."""
     _compile()
+    environment = environment or Environment(Path(sys.executable))
+    path = os.pathsep.join(map(str, (ROOT / "adapters", *environment.path)))
     with TemporaryDirectory(dir=within) as directory:
         began = time.monotonic()
         process = subprocess.Popen(
-            [str(python or sys.executable), "-m", f"tests.benchmarks.{module}", "--dir", directory, *arguments],
+            [str(environment.python), "-m", f"tests.benchmarks.{module}", "--dir", directory, *arguments],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "adapters")} | (variables or {}),
+            env=os.environ | {"PYTHONPATH": path} | environment.variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.benchmarks.chart import chart
-from tests.benchmarks.environments import Environment, environment, peers
+from tests.benchmarks.environments import Environment, environment, own_environment, peers
 from tests.benchmarks.running import Measured, run
 
 MANY = 256
@@ -61,6 +61,7 @@ class Results(Struct, frozen=True, kw_only=True):
     """All that one run of the benchmark found."""
 
     python: str
+    loop: str  # that ours runs on
     sqlite: str
     system: str
     cores: int
@@ -118,14 +119,15 @@ def measure(arguments: argparse.Namespace, cache: Path) -> Results:
     """All participants in turns. A peer that cannot be installed or run is left out, with the reason."""
     all_peers = peers()
     missing: dict[str, str] = {}
-    environments: dict[str, Environment] = {}
+    own, loop = own_environment(cache)
+    environments: dict[str, Environment] = {OURS: own}
     for name in filter(None, arguments.peers.split(",")):
         _say(f"installing {name}")
         try:
             environments[name] = environment(name, all_peers[name], cache)
         except (RuntimeError, OSError) as error:
             missing[name] = str(error)
-    turns: dict[str, list[Turn]] = {name: [] for name in (OURS, CEILING, *environments)}
+    turns: dict[str, list[Turn]] = {name: [] for name in dict.fromkeys((OURS, CEILING, *environments))}
     roads: list[Measured] = []
     for number in range(arguments.turns):
         _say(f"turn {number + 1} of {arguments.turns}: the road")
@@ -135,12 +137,12 @@ def measure(arguments: argparse.Namespace, cache: Path) -> Results:
             try:
                 turns[name].append(_turn(name, environments.get(name), arguments))
             except RuntimeError as error:
-                if name not in environments:
+                if name in (OURS, CEILING):
                     raise
                 missing[name] = str(error)
-    ours = turns[OURS]
     return Results(
         python=platform.python_version(),
+        loop=loop,
         sqlite=sqlite3.sqlite_version,
         system=platform.system(),
         cores=os.cpu_count() or 0,
@@ -149,15 +151,16 @@ def measure(arguments: argparse.Namespace, cache: Path) -> Results:
         commit_ms=median(each.commit_ms for each in roads),
         commits_a_saga=median(each.commits / each.sagas for each in roads),
         times_the_road=median(each.p50_ms / (each.commit_ms * each.commits / each.sagas) for each in roads),
-        participants={name: _figures(name, turns[name], ours) for name in turns if name not in missing and turns[name]},
+        participants={
+            name: _figures(name, turns[name], turns[OURS]) for name in turns if name not in missing and turns[name]
+        },
         missing=missing,
     )
 
 
 def _turn(name: str, environment: Environment | None, arguments: argparse.Namespace) -> Turn:
     def measured(*more: str) -> Measured:
-        python, variables = (environment.python, environment.variables) if environment else (None, {})
-        return run(f"peers.{name}", *more, python=python, variables=variables, within=arguments.dir)
+        return run(f"peers.{name}", *more, environment=environment, within=arguments.dir)
 
     seconds = ("--seconds", str(arguments.seconds))
     cold = measured("--warm", "0", "--sagas", "1", "--in-flight", "1")
@@ -230,8 +233,8 @@ def table(results: Results) -> str:
 
 def _notes(results: Results) -> list[str]:
     notes = [
-        f"Python {results.python}, SQLite {results.sqlite}, {results.system}, {results.cores} cores; "
-        f"medians of {results.turns} turns of {results.seconds:g} s. Compare ratios, not absolutes.",
+        f"Python {results.python}, ours on {results.loop}, SQLite {results.sqlite}, {results.system}, {results.cores} "
+        f"cores; medians of {results.turns} turns of {results.seconds:g} s. Compare ratios, not absolutes.",
     ]
     ceiling = results.participants[CEILING]
     notes += [
