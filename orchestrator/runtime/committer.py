@@ -67,22 +67,7 @@ class Committer:
         """Store what belongs to no instance, again until something is known of it, and before what was given later;
         `settled` gets it, or the same as a DUPLICATE if its `seen` was known already.
         """
-
-        def answer(transition: Transition, result: Result | Exception) -> None:
-            match result:
-                case Committed():
-                    told = transition
-                case DuplicateMessage():
-                    told = Transition(at=transition.at, outcome=Outcome.DUPLICATE)
-                case StoreUnavailable():
-                    self._to_repeat.append((transition, answer))
-                    return
-                case _:
-                    raise result
-            if settled is not None:
-                settled(told)
-
-        self.add(transition, answer)
+        self.add(transition, _UntilKnown(self._to_repeat, settled))
 
     def take_out(self, name: str) -> None:
         """Take an outbox row that is carried out of the store, with the next group or soon: what it was is done, and a
@@ -192,6 +177,30 @@ class Committer:
         if self._is_unknown:
             self._is_unknown = False
             self.on_back()
+
+
+class _UntilKnown:
+    """Has a transition repeated until something is known of it, and tells that."""
+
+    def __init__(
+        self, to_repeat: list[tuple[Transition, Answer]], settled: Callable[[Transition], None] | None
+    ) -> None:
+        self._to_repeat = to_repeat
+        self._settled = settled
+
+    def __call__(self, transition: Transition, result: Result | Exception) -> None:
+        match result:
+            case Committed():
+                told = transition
+            case DuplicateMessage():
+                told = Transition(at=transition.at, outcome=Outcome.DUPLICATE)
+            case StoreUnavailable():
+                self._to_repeat.append((transition, self))
+                return
+            case _:
+                raise result
+        if self._settled is not None:
+            self._settled(told)
 
 
 def _is_built_on(one: Transition, next_one: Transition) -> bool:

@@ -533,7 +533,7 @@ class Engine:
         """Commit what belongs to no instance, with what it publishes; again, until something is known of it."""
         if self._over is not None:
             raise self._over
-        answer = _UntilKnown(self._committer)
+        answer = _AppendUntilKnown(self._committer)
         self._committer.add(self._relay.without_unwanted(transition) if self._acting else transition, answer)
         [result] = await self._told(answer.settlement)
         return result_of(result)
@@ -704,7 +704,7 @@ class Settlement(asyncio.Future[Any]):
             self.set_result(told)
 
 
-class _UntilKnown:
+class _AppendUntilKnown:
     """Tells what became of a transition, in a list for it may be an error; gives it again until that is known."""
 
     def __init__(self, committer: Committer) -> None:
