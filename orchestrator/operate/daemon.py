@@ -28,7 +28,7 @@ from .control import Control
 from .notify import Notifier
 from .output import hidden_password
 from .places import store_file
-from .protocol import Answer, Ask, BusState, Ping, Pong
+from .protocol import Answer, Ask, BusState, Hosts, Ping, Pong
 
 LOCK_PATIENCE_S = 10.0  # a verb that acts without a daemon holds the store's lock for a moment
 LOCK_LOOK_S = 0.05
@@ -41,8 +41,9 @@ INTERRUPTED = 130
 logger = logging.getLogger(__name__)
 
 
-async def serve(app: App, settings: Settings, *, until_idle: bool = False) -> None:
-    """Host `app` until SIGTERM or SIGINT, or with `until_idle` until nothing is left to do at once.
+async def serve(app: App, settings: Settings, *, hosts: Hosts = Hosts.ALL, until_idle: bool = False) -> None:
+    """Host `app` until SIGTERM or SIGINT, or with `until_idle` until nothing is left to do at once. `hosts`: how much
+    this is of the app that the user named; the daemon says so when it is asked.
 
     Stopping takes no new work, finishes what is in flight within `limits.drain_s` seconds and returns; a second
     SIGINT ends the process at once. Errors: StoreLocked when another process has the store, AppError when the app
@@ -53,7 +54,7 @@ async def serve(app: App, settings: Settings, *, until_idle: bool = False) -> No
     with _signals(settings.limits.drain_s) as stop:
         async with AsyncExitStack() as stack:
             engine = await _opened(stack, app, settings)
-            await _Daemon(app, settings, engine, began).run(stop, until_idle)
+            await _Daemon(app, settings, engine, hosts, began).run(stop, until_idle)
     logger.info("stopped")
 
 
@@ -95,10 +96,11 @@ async def _opened(stack: AsyncExitStack, app: App, settings: Settings) -> Engine
 class _Daemon:
     """What runs beside the engine: the socket, the heartbeat, and the end."""
 
-    def __init__(self, app: App, settings: Settings, engine: Engine, began: float) -> None:
+    def __init__(self, app: App, settings: Settings, engine: Engine, hosts: Hosts, began: float) -> None:
         self._app = app
         self._settings = settings
         self._engine = engine
+        self._hosts = hosts
         self._began = began
         self._notifier = Notifier()
         path = store_file(settings.store)
@@ -194,6 +196,7 @@ class _Daemon:
             transitions=stats.transitions,
             outbox=stats.outbox,
             has_sagas=bool(self._app.sagas),
+            hosts=self._hosts,
             broker=None if stats.bus is None else BusState(**structs.asdict(stats.bus)),
         )
 

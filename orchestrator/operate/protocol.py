@@ -181,10 +181,24 @@ class BusState(Struct, frozen=True, kw_only=True):
     oldest: float | None
 
 
+class Hosts(StrEnum):
+    """How much of its app a daemon hosts: how it was started."""
+
+    ALL = "all"  # run
+    SAGAS = "sagas"  # run --sagas-only
+    WORK = "work"  # work
+
+    @property
+    def words(self) -> str:
+        """Behind the app's name: empty for all of it."""
+        return {Hosts.ALL: "", Hosts.SAGAS: "sagas only", Hosts.WORK: "a worker"}[self]
+
+
 class Pong(_Told, frozen=True, tag="pong", kw_only=True):
     """The daemon, alive. `uptime` in seconds; `problem`: why it does not accept, or empty; `in_flight`: commands at
     participants of this process; `mailboxes`: instances with messages under way; `outbox`: rows of it in memory;
-    `has_sagas`: it is no worker; `broker` null: there is none; the rest counted since its start.
+    `has_sagas`: it is no worker; `hosts`: how it was started; `broker` null: there is none; the rest counted since its
+    start.
     """
 
     pid: int
@@ -201,6 +215,7 @@ class Pong(_Told, frozen=True, tag="pong", kw_only=True):
     transitions: int
     outbox: int = 0
     has_sagas: bool = True
+    hosts: Hosts = Hosts.ALL
     broker: BusState | None = None
 
 

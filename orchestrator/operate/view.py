@@ -16,7 +16,7 @@ from ..machine.transition import Entry
 from ..ports import Counts, Waiting
 from ..wire import Address, DeadLetter, Envelope, Outgoing, Route
 from .output import hidden_password
-from .protocol import BusState
+from .protocol import BusState, Hosts
 
 if TYPE_CHECKING:
     from ..definition import Definition, StepDefinition
@@ -223,7 +223,9 @@ class WaitingView(Struct, frozen=True, kw_only=True):
 
 
 class DaemonView(Struct, frozen=True, kw_only=True):
-    """The daemon that serves the store; `problem`: why it takes nothing in, or empty; `has_sagas`: it is no worker."""
+    """The daemon that serves the store; `problem`: why it takes nothing in, or empty; `has_sagas`: it is no worker;
+    `hosts`: all of the app, or its sagas (`run --sagas-only`), or what works for sagas elsewhere (`work`).
+    """
 
     pid: int
     version: str
@@ -233,6 +235,7 @@ class DaemonView(Struct, frozen=True, kw_only=True):
     in_flight: int
     problem: str
     has_sagas: bool = True
+    hosts: Hosts = Hosts.ALL
 
 
 class BrokerState(StrEnum):
@@ -666,6 +669,7 @@ def daemon(answer: dict[str, Any] | None) -> DaemonView | None:
         in_flight=int(answer.get("in_flight", 0)),
         problem=str(answer.get("problem", "") or ""),
         has_sagas=bool(answer.get("has_sagas", True)),
+        hosts=Hosts(answer.get("hosts", Hosts.ALL)),
     )
 
 

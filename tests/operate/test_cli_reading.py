@@ -49,7 +49,7 @@ from orchestrator.operate.cli import (
     reading,
 )
 from orchestrator.operate.cli.session import Session
-from orchestrator.operate.protocol import BusState
+from orchestrator.operate.protocol import BusState, Hosts
 from orchestrator.ports import Place
 from orchestrator.testing import Dialogue
 from orchestrator.testing.drive import START
@@ -698,6 +698,20 @@ def test_doctor_asks_the_broker_when_it_is_told_to(full: str, monkeypatch: pytes
         "bus\tfailed\tthere is no bus"
         in run("doctor", "--store", full, "--app", BUS_APP, "--bus", "zeromq://x", code=1).stdout
     )
+
+
+def test_doctor_asks_the_broker_for_what_the_daemon_hosts(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ("--store", full, "--app", BUS_APP, "--bus", "memory://", "--connect")
+    answer = {"pid": 412, "app": "kiosk", "problem": "", "hosts": Hosts.SAGAS}
+    monkeypatch.setattr(client, "ping", lambda path: answer)
+    found = rows("doctor", *there)
+    assert ["daemon", "ok", "running, pid 412, sagas only"] in found
+    assert "--sagas-only" in found[-1][2] and any("replies.kiosk" in row[2] for row in found)
+    flagged = rows("doctor", *there, "--no-sagas-only")
+    assert "--no-sagas-only" in flagged[-1][2] and not any("replies.kiosk" in row[2] for row in flagged)
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    first = run("status", "--store", full).stdout.splitlines()[0]
+    assert first.startswith("daemon   runs kiosk (sagas only), pid 412")
 
 
 async def _nobody_answers(bus: object, topology: object) -> list[Place]:

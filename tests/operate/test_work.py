@@ -196,3 +196,40 @@ def test_doctor_and_bus_show_what_is_there(tmp_path: Path, bus: str) -> None:
     (tmp_path / "bus.away").touch()
     found = call(tmp_path, "bus", "show", *there)
     assert (found.exit_code, found.stderr) == (69, "orchestrator: the broker is away\n")
+
+
+def test_what_runs_without_participants_says_so_and_its_broker_is_asked_for_that(tmp_path: Path, bus: str) -> None:
+    there = ("--app", APP, "--bus", bus)
+    needed = _needed(tmp_path, *there)
+    assert "replies.kiosk" not in needed
+    with daemon(tmp_path, "--bus", bus, "--sagas-only"):
+        assert status(tmp_path)["daemon"]["hosts"] == "sagas"
+        assert call(tmp_path, "bus", "show", *there).stderr.startswith("for sagas only, as the daemon runs")
+        assert "replies.kiosk" in _needed(tmp_path, *there)
+        assert _needed(tmp_path, *there, "--no-sagas-only") == needed
+        found = call(tmp_path, "doctor", "--connect", *there).stdout
+        assert ", sagas only\n" in found and "replies.kiosk" in found
+    assert _needed(tmp_path, *there) == needed
+
+
+def test_a_worker_says_that_it_is_one_and_its_broker_is_asked_for_that(tmp_path: Path, bus: str) -> None:
+    there = ("--app", APP, "--bus", bus)
+    with worker(tmp_path, bus):
+        store = f"sqlite:///{tmp_path / 'kiosk.work.db'}"
+        assert status(tmp_path, "kiosk.work.db")["daemon"]["hosts"] == "work"
+        needed = _needed(tmp_path, *there, "--store", store)
+        assert "commands.Brew" in needed and "Ordered" not in needed
+
+
+def test_a_daemon_of_another_app_says_nothing_about_this_one(tmp_path: Path, bus: str) -> None:
+    there = ("--app", APP.replace(":app", ":lonely"), "--bus", bus)
+    needed = _needed(tmp_path, *there)
+    with daemon(tmp_path, "--bus", bus, "--sagas-only"):
+        assert _needed(tmp_path, *there) == needed
+
+
+def _needed(folder: Path, *words: str) -> list[str]:
+    """The names of what an app needs of its broker."""
+    shown = call(folder, "bus", "show", *words)
+    assert shown.exit_code == 0, shown.stderr
+    return [line.split("\t")[1] for line in shown.stdout.splitlines()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import click
@@ -14,9 +14,15 @@ from ...errors import BusUnavailable, ConfigError
 from ...ports import Bus, Place, Topology
 from ...topics import Topics
 from ...urls import open_bus
+from .. import client, view
 from ..output import Cell, hidden_password
+from ..places import store_file
+from ..protocol import Hosts
 from .options import Function, bus_option, common_options
 from .session import Session, with_session
+
+if TYPE_CHECKING:
+    from ...app import App
 
 PATIENCE_S = 60.0  # with a broker that takes long
 
@@ -38,7 +44,11 @@ class PlaceView(Struct, frozen=True):
 def hosts_options(function: Function) -> Function:
     """--sagas-only and --work, for a verb: which processes the broker is for."""
     work = click.option("--work", is_flag=True, help="Also for `work`, the worker.")
-    sagas_only = click.option("--sagas-only", is_flag=True, help="For `run --sagas-only` instead of `run`.")
+    sagas_only = click.option(
+        "--sagas-only/--no-sagas-only",
+        default=None,
+        help="For `run --sagas-only`, or for `run`.  [default: as the daemon runs, if one does, else `run`]",
+    )
     return sagas_only(work(function))
 
 
@@ -48,7 +58,7 @@ def hosts_options(function: Function) -> Function:
 @bus_option
 @common_options
 @with_session
-def bus_show(session: Session, place: str, sagas_only: bool, work: bool) -> None:
+def bus_show(session: Session, place: str, sagas_only: bool | None, work: bool) -> None:
     """What the app needs of the broker, and whether it is there. Nothing is made.
 
     In a pipe: what, name, there or missing, group, note.
@@ -56,7 +66,7 @@ def bus_show(session: Session, place: str, sagas_only: bool, work: bool) -> None
     JSON: items (what, name, exists, note, group), next.
     """
     session.given.app = place or session.given.app
-    topologies = needed(session, sagas_only=sagas_only, work=work)
+    topologies = needed(session, _noted(session, sagas_only=sagas_only), work=work)
     _print(session, at_broker(session, lambda bus: survey(bus, topologies)))
 
 
@@ -66,7 +76,7 @@ def bus_show(session: Session, place: str, sagas_only: bool, work: bool) -> None
 @bus_option
 @common_options
 @with_session
-def bus_setup(session: Session, place: str, sagas_only: bool, work: bool) -> None:
+def bus_setup(session: Session, place: str, sagas_only: bool | None, work: bool) -> None:
     """Make at the broker what the app needs and is missing; what is there stays as it is.
 
     From then on the broker keeps what is sent to the app, whether or not it runs.
@@ -76,7 +86,7 @@ def bus_setup(session: Session, place: str, sagas_only: bool, work: bool) -> Non
     JSON: items (what, name, exists, note, group), made (how many), next.
     """
     session.given.app = place or session.given.app
-    topologies = needed(session, sagas_only=sagas_only, work=work)
+    topologies = needed(session, _noted(session, sagas_only=sagas_only), work=work)
     before, after = at_broker(session, lambda bus: _set_up(bus, topologies))
     there = {(it.what, it.name) for it in before if it.exists}
     made = {(it.what, it.name) for it in after if it.exists} - there
@@ -86,14 +96,45 @@ def bus_setup(session: Session, place: str, sagas_only: bool, work: bool) -> Non
     _print(session, after, made)
 
 
-def needed(session: Session, *, sagas_only: bool, work: bool) -> list[Topology]:
-    """What each process of the app needs. Errors: ConfigError without a bus, AppError without an app."""
+def _noted(session: Session, *, sagas_only: bool | None) -> Hosts:
+    hosts = asked_for(session, sagas_only=sagas_only)
+    if sagas_only is None and hosts is not Hosts.ALL:
+        session.output.note(f"for {hosts.words}, as the daemon runs; --no-sagas-only is for all of the app")
+    return hosts
+
+
+def asked_for(session: Session, *, sagas_only: bool | None) -> Hosts:
+    """How much of the app the broker is for: as the flag says, else as the daemon that runs the app on this store was
+    started, else all. Errors: AppError without an app.
+    """
+    if sagas_only is not None:
+        return Hosts.SAGAS if sagas_only else Hosts.ALL
+    path = store_file(session.settings.store)
+    daemon = view.daemon(client.ping(path)) if path is not None else None
+    return daemon.hosts if daemon is not None and daemon.app == session.app.name else Hosts.ALL
+
+
+def needed(session: Session, hosts: Hosts, *, work: bool) -> list[Topology]:
+    """What each process of the app needs: the one that hosts so much, and with `work` a worker beside it.
+
+    Errors: ConfigError without a bus, AppError without an app.
+    """
     settings = session.settings
     if not settings.bus:
         raise ConfigError("there is no bus: name one with --bus, as --bus nats://localhost:4222")
-    app = session.app
-    apps = [app.sagas_only() if sagas_only else app, *([app.work_only()] if work else [])]
+    parts = {hosts, Hosts.WORK} if work else {hosts}
+    apps = [_part(session.app, each) for each in Hosts if each in parts]
     return [Topics(each, settings.topics).topology() for each in apps]
+
+
+def _part(app: App[Any], hosts: Hosts) -> App[Any]:
+    match hosts:
+        case Hosts.ALL:
+            return app
+        case Hosts.SAGAS:
+            return app.sagas_only()
+        case Hosts.WORK:
+            return app.work_only()
 
 
 def at_broker(session: Session, ask: Callable[[Bus], Awaitable[T]]) -> T:

@@ -22,9 +22,9 @@ from .. import doctor as checks
 from ..doctor import Finding, Health
 from ..output import Cell, hidden_password, rfc3339, span
 from ..places import store_file
-from ..protocol import Counted, Problem, Prune, raised
+from ..protocol import Counted, Hosts, Problem, Prune, raised
 from . import Exit, group
-from .broker import PlaceView, at_broker, hosts_options, needed, survey
+from .broker import PlaceView, asked_for, at_broker, hosts_options, needed, survey
 from .options import bus_option, common_options
 from .session import DURATION, Session, with_session
 
@@ -137,7 +137,7 @@ async def _backup(session: Session, file: Path) -> None:
 @bus_option
 @common_options
 @with_session
-def doctor(session: Session, connect: bool, sagas_only: bool, work: bool) -> None:
+def doctor(session: Session, connect: bool, sagas_only: bool | None, work: bool) -> None:
     """Check the machine, the store, the daemon, the configuration and the app; exit code 1 if something has failed.
 
     What is missing at the broker is a warning: it is made when it is first used, or by `bus setup`.
@@ -212,7 +212,8 @@ def _daemon_finding(path: Path | None) -> Finding:
         return Finding("daemon", Health.OK, "not running")
     if answer.get("problem"):
         return Finding("daemon", Health.FAILED, f"pid {answer['pid']} takes nothing in: {answer['problem']}")
-    return Finding("daemon", Health.OK, f"running, pid {answer['pid']}")
+    part = Hosts(answer["hosts"]).words
+    return Finding("daemon", Health.OK, f"running, pid {answer['pid']}" + (f", {part}" if part else ""))
 
 
 def _app_finding(session: Session) -> Finding:
@@ -239,14 +240,15 @@ def _bus_findings(session: Session) -> list[Finding]:
     return [Finding("bus", Health.OK, f"{hidden_password(url)}, not asked: --connect does")]
 
 
-def _broker_findings(session: Session, *, sagas_only: bool, work: bool) -> list[Finding]:
+def _broker_findings(session: Session, *, sagas_only: bool | None, work: bool) -> list[Finding]:
     try:
-        topologies = needed(session, sagas_only=sagas_only, work=work)
+        hosts = asked_for(session, sagas_only=sagas_only)
+        topologies = needed(session, hosts, work=work)
         places = at_broker(session, lambda bus: survey(bus, topologies))
     except OrchestratorError as error:
         return [Finding("bus", Health.FAILED, str(error))]
     answers = Finding("bus", Health.OK, f"{hidden_password(session.settings.bus)} answers")
-    remedy = session.command("bus", "setup", *_words(session, sagas_only=sagas_only, work=work))
+    remedy = session.command("bus", "setup", *_words(session, hosts, sagas_only=sagas_only, work=work))
     alike: dict[tuple[str, bool, str], list[PlaceView]] = {}
     for it in places:
         alike.setdefault((it.what, it.exists, it.note), []).append(it)
@@ -256,13 +258,15 @@ def _broker_findings(session: Session, *, sagas_only: bool, work: bool) -> list[
     return found
 
 
-def _words(session: Session, *, sagas_only: bool, work: bool) -> Iterator[str]:
-    """The same flags as this doctor was given."""
+def _words(session: Session, hosts: Hosts, *, sagas_only: bool | None, work: bool) -> Iterator[str]:
+    """The same flags as this doctor was given, or took from the daemon, which may be gone when they are used."""
     for flag, value in (("--app", session.given.app), ("--bus", session.given.bus)):
         if value:
             yield from (flag, hidden_password(value))
-    if sagas_only:
+    if hosts is Hosts.SAGAS:
         yield "--sagas-only"
+    elif sagas_only is False:
+        yield "--no-sagas-only"
     if work:
         yield "--work"
 

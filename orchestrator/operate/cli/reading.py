@@ -50,12 +50,12 @@ Row = TypeVar("Row", DeadLetter, Waiting)
 def status(session: Session) -> None:
     """What runs, how many of what, and what needs you; one screen.
 
-    JSON: item: daemon (null or pid, version, app, bus, uptime_s, in_flight, problem, has_sagas), store (url,
-    size_bytes, schema), bus, broker (null or state: connected, connecting, trouble or unknown, problem, since, lag:
-    messages that the broker holds for us, to_go: messages that it does not have yet, oldest_at), work (null or
-    commands, answers: of a worker), instances (saga -> status -> count), paused, waiting, outbox, next_timer_at,
-    needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry, work_without_daemon, broker,
-    webhooks), projections (as in `projections list`).
+    JSON: item: daemon (null or pid, version, app, bus, uptime_s, in_flight, problem, has_sagas, hosts: all,
+    sagas or work), store (url, size_bytes, schema), bus, broker (null or state: connected, connecting, trouble or
+    unknown, problem, since, lag: messages that the broker holds for us, to_go: messages that it does not have yet,
+    oldest_at), work (null or commands, answers: of a worker), instances (saga -> status -> count), paused, waiting,
+    outbox, next_timer_at, needs_you (parked, first_parked, dead, first_dead, overdue, oldest_retry,
+    work_without_daemon, broker, webhooks), projections (as in `projections list`).
     """
     now = session.now()
     answer = asyncio.run(_status(session, now))

@@ -17,6 +17,7 @@ from ...config import Settings
 from ...errors import AppError, ConfigError
 from ..daemon import serve
 from ..logs import LogFormat, logging_to
+from ..protocol import Hosts
 from .options import app_option, bus_option, store_option
 from .session import Session, with_session
 
@@ -44,8 +45,8 @@ def run(session: Session, place: str, until_idle: bool, sagas_only: bool, log: s
     What was under way goes on at the next start. The log goes to stderr.
     """
     session.given.app = place or session.given.app
-    app = session.app
-    _host(app.sagas_only() if sagas_only else app, session.settings, until_idle, log)
+    app, hosts = (session.app.sagas_only(), Hosts.SAGAS) if sagas_only else (session.app, Hosts.ALL)
+    _host(app, hosts, session.settings, until_idle, log)
 
 
 @click.command
@@ -71,7 +72,7 @@ def work(session: Session, place: str, until_idle: bool, log: str | None) -> Non
         raise AppError(f"app {app.name!r} has no participants and no listeners: there is nothing to work at")
     if not session.given.store:
         settings = replace(settings, store=work_store(settings.store))
-    _host(app, settings, until_idle, log)
+    _host(app, Hosts.WORK, settings, until_idle, log)
 
 
 def work_store(url: str) -> str:
@@ -82,12 +83,13 @@ def work_store(url: str) -> str:
     return f"{place}.work.{suffix}"
 
 
-def _host(app: App[Any], settings: Settings, until_idle: bool, log: str | None) -> None:
+def _host(app: App[Any], hosts: Hosts, settings: Settings, until_idle: bool, log: str | None) -> None:
     gc.freeze()  # what is loaded stays for good: no need to look at it again and again
     gc.set_threshold(COLLECT_AFTER)
     options = {"use_uvloop": find_spec("uvloop") is not None}
+    serving = partial(serve, app, settings, hosts=hosts, until_idle=until_idle)
     with logging_to(style=_style(log or settings.log), level=settings.level):
-        anyio.run(partial(serve, app, settings, until_idle=until_idle), backend="asyncio", backend_options=options)
+        anyio.run(serving, backend="asyncio", backend_options=options)
 
 
 def _style(asked: str) -> LogFormat:

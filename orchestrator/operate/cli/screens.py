@@ -201,9 +201,10 @@ def _daemon_line(out: Output, it: StatusView) -> None:
     if daemon is None:
         out.line("daemon   not running", style="yellow")
         return
+    part = f" ({daemon.hosts.words})" if daemon.hosts.words else ""
     busy = f", {daemon.in_flight} commands in flight" if daemon.in_flight else ""
-    runs = f"daemon   runs {daemon.app}, pid {daemon.pid}, version {daemon.version}, up {span(daemon.uptime_s)}{busy}"
-    out.line(runs)
+    age = f"version {daemon.version}, up {span(daemon.uptime_s)}"
+    out.line(f"daemon   runs {daemon.app}{part}, pid {daemon.pid}, {age}{busy}")
     if daemon.problem:
         out.line(f"         takes nothing in: {daemon.problem}", style="red")
 
@@ -303,7 +304,8 @@ def _cut(text: str) -> str:
 
 def _status_fields(out: Output, it: StatusView) -> None:
     daemon = it.daemon
-    out.fields("daemon", "not running" if daemon is None else "running", str(daemon.pid) if daemon else "")
+    runs = ("not running", "", "") if daemon is None else ("running", str(daemon.pid), daemon.hosts)
+    out.fields("daemon", *runs)
     out.fields("store", it.store.url, str(it.store.size_bytes), str(it.store.schema))
     out.fields("bus", it.bus)
     if it.broker is not None:
