@@ -663,7 +663,8 @@ def test_backup_makes_a_copy_once(full: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     assert rows("backup", str(copy), "--store", full) == [[str(copy), str(copy.stat().st_size)]]
     assert json("list", "--store", f"sqlite:///{copy}") == json("list", "--store", full)
-    assert "exists already" in run("backup", str(copy), "--store", full, code=78).stderr
+    assert "exists already" in run("backup", str(copy), "--store", full, code=2).stderr
+    assert "cannot write" in run("backup", str(tmp_path / "none" / "copy.db"), "--store", full, code=2).stderr
 
 
 def test_prune_removes_what_ended_long_ago(full: str) -> None:

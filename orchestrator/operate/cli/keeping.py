@@ -12,7 +12,7 @@ import click
 import msgspec
 from click.shell_completion import get_completion_class
 
-from ...errors import OrchestratorError, Refused
+from ...errors import ConfigError, OrchestratorError, Refused
 from ...event_log import EventStore
 from ...ports import Find, Store
 from ...recorded import WEBHOOKS
@@ -36,7 +36,7 @@ class CanBackUp(Protocol):
     """A store that can copy itself to a file."""
 
     async def backup(self, path: Path) -> None:
-        """Copy the store as it is now to a new file."""
+        """Copy the store as it is now to a new file. Errors: ConfigError when it is there already or cannot be made."""
         ...
 
 
@@ -128,7 +128,10 @@ async def _backup(session: Session, file: Path) -> None:
     async with session.reading() as store:
         if not isinstance(store, CanBackUp):
             raise Refused("this store does not copy itself: use the tools of its server")
-        await store.backup(file)
+        try:
+            await store.backup(file)
+        except ConfigError as error:  # FILE is an argument, no setting
+            raise click.UsageError(str(error)) from None
 
 
 @click.command
