@@ -210,8 +210,18 @@ async def test_the_options_of_streams_that_are_made(server: Nats, topic: str) ->
         config = (await somebody.stream_info(f"mine={topic}%2Ea")).config
         assert config.subjects == [f"{topic}.a"]
         assert (config.storage, config.max_age, config.num_replicas) == ("file", 2.5 * 86_400, 1)
-        (place,) = await bus.survey(Topology("group", sends=(f"{topic}.a",)))
-        assert place.note == "loses what is older than 2.5 days, taken or not"
+
+
+async def test_a_survey_warns_of_an_age_only_where_the_settings_ask_for_more(server: Nats, topic: str) -> None:
+    needed = Topology("group", sends=(topic,))
+    async with NatsBus.from_url(f"{server.url}?keep_days=2.5") as bus:
+        await bus.set_up(needed)
+        assert [place.note for place in await bus.survey(needed)] == [""]
+    async with NatsBus.from_url(server.url) as bus:
+        (place,) = await bus.survey(needed)
+        assert place.note == "loses what is older than 2.5 days, taken or not, sooner than keep_days=30"
+    async with NatsBus.from_url(f"{server.url}?keep_days=1") as bus:
+        assert [place.note for place in await bus.survey(needed)] == [""]
 
 
 async def test_a_server_without_jetstream_says_so() -> None:

@@ -176,7 +176,8 @@ class NatsBus:
     async def _stream_place(self, jetstream: JetStreamContext, stream: str | None, topic: str) -> Place:
         if stream is None:
             return Place("stream", place_name(self._settings.stream, topic), False)
-        return Place("stream", stream, True, stream_note(await jetstream.stream_info(stream)))
+        info = await jetstream.stream_info(stream)
+        return Place("stream", stream, True, stream_note(info, self._settings.keep_s))
 
 
 async def _find_stream(jetstream: JetStreamContext, topic: str) -> str | None:

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from nats.js.api import AckPolicy, ConsumerInfo, RetentionPolicy, StorageType, StreamInfo
 
 DAY_S = 86_400
+SLACK_S = 1.0  # the server keeps whole nanoseconds
 
 
-def stream_note(info: StreamInfo) -> str:
-    """In words, empty when there is nothing to say."""
-    return "; ".join(_of_stream(info))
+def stream_note(info: StreamInfo, keep_s: float) -> str:
+    """In words, empty when there is nothing to say. `keep_s`: for how long a message is to be kept, by our settings."""
+    return "; ".join(_of_stream(info, keep_s))
 
 
-def _of_stream(info: StreamInfo) -> Iterator[str]:
+def _of_stream(info: StreamInfo, keep_s: float) -> Iterator[str]:
     config = info.config
     if config.storage == StorageType.MEMORY:
         yield "in memory: a restart of the server loses it all"
@@ -27,8 +28,9 @@ def _of_stream(info: StreamInfo) -> Iterator[str]:
     limits = {"max_msgs": config.max_msgs, "max_bytes": config.max_bytes, "per subject": config.max_msgs_per_subject}
     if reached := [name for name, limit in limits.items() if limit is not None and limit > 0]:
         yield f"loses the oldest beyond its limits ({', '.join(reached)}), taken or not"
-    if config.max_age:
-        yield f"loses what is older than {config.max_age / DAY_S:g} days, taken or not"
+    if config.max_age and config.max_age < keep_s - SLACK_S:  # else it is as the user said
+        days = f"{config.max_age / DAY_S:g} days, taken or not, sooner than keep_days={keep_s / DAY_S:g}"
+        yield f"loses what is older than {days}"
     if info.cluster is not None and info.cluster.name and config.num_replicas == 1:
         yield "one replica in a cluster: away while its server is"
 
