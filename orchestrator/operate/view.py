@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from ..machine.instance import Call, CallKind, Do, Instance, Status, Undo, Visit, VisitState
-from ..machine.transition import Entry
+from ..machine.transition import Entry, Outcome
 from ..ports import Counts, Waiting
-from ..wire import Address, DeadLetter, Envelope, Outgoing, Route
+from ..wire import Address, DeadLetter, Envelope, Kind, Outgoing, Route
 from .output import hidden_password
 from .protocol import BusState, Hosts
 
@@ -142,6 +142,29 @@ class UndoView(Struct, frozen=True, kw_only=True):
     command_id: str
 
 
+class RefusalView(Struct, frozen=True, kw_only=True):
+    """The business no to a command of a step, or with `undoing` to its undo; `data` as JSON with secrets masked."""
+
+    step: str
+    visit: int
+    element: int | None
+    undoing: bool
+    type: str
+    at: datetime
+    data: Any
+
+    @property
+    def label(self) -> str:
+        """The call as people name it: `reserve[2]#1`, `undo of charge#2`."""
+        name = self.step if self.element is None else f"{self.step}[{self.element}]"
+        return f"undo of {name}#{self.visit}" if self.undoing else f"{name}#{self.visit}"
+
+    @property
+    def payload(self) -> str:
+        """The data as one line of JSON, or empty where there is none."""
+        return msgspec.json.encode(self.data).decode() if self.data else ""
+
+
 class BugView(Struct, frozen=True, kw_only=True):
     """The message a handler failed on (R15), and the traceback."""
 
@@ -154,14 +177,16 @@ class DetailView(InstanceView, frozen=True, kw_only=True):
     """An instance with all that is known of it: what `show` adds.
 
     `undo` is in the order in which it goes; `path` are all stays in steps, the oldest first. `waits_for` says in words
-    what would move it, `can_do` are the commands a person can give now (the verb fills both). `held`, `queued`,
-    `kept`: how many messages are held by a pause, stand behind a bug, came early.
+    what would move it, `can_do` are the commands a person can give now, `refusals` are those that its history has
+    (the verb fills the three). `held`, `queued`, `kept`: how many messages are held by a pause, stand behind a bug,
+    came early.
     """
 
     state: Any
     undo: tuple[UndoView, ...]
     waits_for: tuple[str, ...] = ()
     can_do: tuple[str, ...] = ()
+    refusals: tuple[RefusalView, ...] = ()
     path: tuple[StepView, ...]
     definition_version: int
     ended_at: datetime | None
@@ -612,6 +637,41 @@ def _undo_state(instance: Instance, visit: Visit, call: Call) -> str:
         return _UNDO_WORDS[call.unwinding]
     is_planned = instance.status is Status.RUNNING and call.unwinding is Undo.NONE and not visit.closed
     return "planned" if is_planned and call.needs_undo else ""
+
+
+def was_refused(instance: Instance) -> bool:
+    """Whether a look into its history for `refusals` may find one."""
+    return any(
+        call.do in (Do.REFUSED, Do.CLEAN) or call.unwinding is Undo.ASKED
+        for visit in instance.visits
+        for call in visit.calls
+    )
+
+
+def refusals(instance: Instance, history: Iterable[Entry]) -> tuple[RefusalView, ...]:
+    """What refused a command of this run, or an undo, in the order in which it came."""
+    asked: dict[str, tuple[Visit, Call, bool]] = {}
+    for visit in instance.visits:
+        for call in visit.calls:
+            asked[instance.command_id(visit, call)] = (visit, call, False)
+            asked[instance.undo_id(visit, call)] = (visit, call, True)
+    return tuple(
+        _refusal(row, *asked[row.message.reply_to])
+        for row in history
+        if row.message.kind is Kind.REFUSAL and row.outcome is Outcome.APPLIED and row.message.reply_to in asked
+    )
+
+
+def _refusal(row: Entry, visit: Visit, call: Call, undoing: bool) -> RefusalView:
+    return RefusalView(
+        step=visit.step,
+        visit=visit.number,
+        element=call.index if call.index >= 0 else None,
+        undoing=undoing,
+        type=row.message.type,
+        at=moment(row.at),
+        data=masked(row.message.data),
+    )
 
 
 def message(envelope: Envelope) -> MessageView:

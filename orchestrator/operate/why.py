@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from ..machine.instance import Status, headline
 from .output import moment_words, relative, shell_word, span
-from .view import DetailView, StepState, StepView, UndoView
+from .view import DetailView, RefusalView, StepState, StepView, UndoView
 
 ALIKE_SHOWN = 3  # of a step's commands that stand alike; the others are counted
+PAYLOAD_SHOWN = 200  # characters of a refusal's payload; `history --json` has it whole
 OVERDUE_S = 30.0
 
 
@@ -25,7 +26,7 @@ class Remedy(Struct, frozen=True):
 
 def why(it: DetailView, now: datetime) -> str:
     """One paragraph: where the instance stands, what it waits for since when, what would move it."""
-    sentences = [_standing(it, now)]
+    sentences = [_standing(it, now), *_refused(it)]
     sentences += [f"{_capital(text)}." for text in waits_for(it, now)]
     if it.status is Status.RUNNING and it.deadline_at is not None:
         sentences.append(f"Its deadline is {moment_words(it.deadline_at, now)}: then it is undone.")
@@ -82,6 +83,23 @@ def _never_undone(undo: tuple[UndoView, ...]) -> str:
 
 def _undone_name(item: UndoView) -> str:
     return item.step if item.element is None else f"{item.step}[{item.element}]"
+
+
+def _refused(it: DetailView) -> Iterator[str]:
+    """What the refusals say that explain where it stands: not those that its own code took well."""
+    is_well = it.status is Status.COMPLETED or (it.status is Status.RUNNING and it.parked is None)
+    speaking = [] if is_well else [refusal for refusal in it.refusals if refusal.data]
+    for refusal in speaking[:ALIKE_SHOWN]:
+        yield f"The refusal of {refusal.label} was {told(refusal)}."
+    if len(speaking) > ALIKE_SHOWN:
+        yield f"There were {len(speaking) - ALIKE_SHOWN} more."
+
+
+def told(refusal: RefusalView) -> str:
+    """A refusal with its payload, cut where it is long: `Declined {"reason":"limit"}`."""
+    payload = refusal.payload
+    cut = payload if len(payload) <= PAYLOAD_SHOWN else payload[: PAYLOAD_SHOWN - 1] + "…"
+    return f"{refusal.type} {cut}".rstrip()
 
 
 # What it waits for.

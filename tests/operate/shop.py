@@ -25,6 +25,7 @@ class Reserved(Event):
 
 
 class SoldOut(Refusal):
+    card: Secret[str] = Secret("")
     line: str = ""
 
 

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from msgspec import Raw
 from msgspec.structs import replace
 
+from orchestrator import Secret
 from orchestrator.errors import (
     AppError,
     BadMessage,
@@ -51,11 +52,12 @@ from orchestrator.operate.cli import (
 from orchestrator.operate.cli.session import Session
 from orchestrator.operate.protocol import BusState, Hosts
 from orchestrator.ports import Place
-from orchestrator.testing import Dialogue
+from orchestrator.testing import Dialogue, drive
 from orchestrator.testing.drive import START
 from orchestrator.wire import DeadLetter, Envelope, Kind
 from orchestrator_adapters.sqlite import SQLiteStore
 
+from ..machine import cast
 from . import shop
 
 ROOT = Path(__file__).parent.parent.parent
@@ -460,6 +462,47 @@ def test_show_in_a_pipe(full: str) -> None:
         ["reserve[0]", "1", "Release", "asked"],
         ["reserve[1]", "1", "Release", "to come"],
     ]
+
+
+def test_show_and_why_say_with_what_a_step_was_refused(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (refusal,) = json("show", "Order/undone", "--store", full)["item"]["refusals"]
+    assert (refusal["step"], refusal["type"], refusal["data"]) == ("charge", "Declined", {"reason": "limit"})
+    fields = rows("show", "Order/undone", "--store", full)
+    assert [row[1:3] + row[4:] for row in fields if row[0] == "refused"] == [
+        ["charge#1", "1", "Declined", '{"reason":"limit"}']
+    ]
+    told = 'The refusal of charge#1 was Declined {"reason":"limit"}.'
+    assert told in run("why", "Order/undone", "--store", full).stdout
+    assert json("show", "Order/completed", "--store", full)["item"]["refusals"] == []
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    text = run("show", "Order/undone", "--store", full).stdout
+    assert '\n  refused\n    charge#1: Declined {"reason":"limit"}\n' in text
+
+
+def test_a_past_version_shows_no_refusal_that_came_later(full: str) -> None:
+    then = json("history", "Order/undone", "--store", full)["items"]
+    at = next(item["version"] for item in then if item["message"]["kind"] == "refusal")
+    past = [json("history", "Order/undone", "--at", str(n), "--store", full, "--app", APP) for n in (at - 1, at)]
+    assert [len(each["item"]["refusals"]) for each in past] == [0, 1]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_refusal_is_cut_masked_and_escaped(tmp_path: Path) -> None:
+    sold_out = shop.SoldOut(Secret("4111-1111"), "\u202etea" + "x" * 1000)
+    url = shop.store(tmp_path / "one.db", [shop.placed("long").expect(shop.Reserve("tea")).answer(sold_out)])
+    for words in (["show", "Order/long"], ["why", "Order/long"]):
+        text = run(*words, "--store", url).stdout
+        assert '"card":"***","line":"\\u202eteaxxx' in text and "\u202e" not in text and "4111" not in text
+        assert "xxx…" in text and text.count("x") < 200
+
+
+def test_a_refusal_that_the_saga_took_well_is_shown_but_explains_nothing(tmp_path: Path) -> None:
+    begun = drive(cast.FanOut, cast.Placed("1", ("a", "b")))
+    dialogue = begun.answer(cast.Reserve("1", "a"), cast.SoldOut("no a left"))
+    url = shop.store(tmp_path / "one.db", [dialogue])
+    (refused,) = [row[5] for row in rows("show", "FanOut/1", "--store", url) if row[0] == "refused"]
+    assert refused == '{"line":"no a left"}'
+    assert "no a left" not in run("why", "FanOut/1", "--store", url).stdout
 
 
 def test_show_of_a_bug_has_the_traceback(tmp_path: Path) -> None:

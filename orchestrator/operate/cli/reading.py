@@ -19,7 +19,7 @@ from ...machine.transition import Entry
 from ...ports import MAX_PAGE, MAX_ROW_ID, Counts, Find, Store, Waiting
 from ...projecting.files import directory_of
 from ...recorded import WEBHOOKS
-from ...wire import Address, DeadLetter, Outgoing
+from ...wire import Address, DeadLetter, Kind, Outgoing
 from .. import client, view
 from ..output import hidden_password
 from ..places import store_file
@@ -222,16 +222,16 @@ async def _find(session: Session, query: Find, limit: int) -> tuple[list[Instanc
 def show(session: Session, address: Address) -> None:
     """All about one instance: state, steps, the undo plan, what it waits for, what you can do now.
 
-    JSON: item: as in `list`, and state (secrets as "***"), undo (in its order), waits_for, can_do, path (all stays
-    in steps), definition_version, ended_at, deadline_at, parent, bug (type, id, traceback), held, queued, kept.
+    JSON: item: as in `list`, and state (secrets as "***"), undo (in its order), refusals (step, visit, element,
+    undoing, type, at, data), waits_for, can_do, path (all stays in steps), definition_version, ended_at, deadline_at,
+    parent, bug (type, id, traceback), held, queued, kept.
     """
-    instance = asyncio.run(_load(session, address))
-    _show(session, instance)
+    _show(session, *asyncio.run(_load(session, address)))
 
 
-def _show(session: Session, instance: Instance) -> None:
+def _show(session: Session, instance: Instance, history: Sequence[Entry]) -> None:
     now = session.now()
-    it, can_do = _detail(session, instance, now)
+    it, can_do = _detail(session, instance, history, now)
     if session.output.as_json:
         session.output.json({"item": it})
     elif session.output.on_terminal:
@@ -240,16 +240,23 @@ def _show(session: Session, instance: Instance) -> None:
         screens.show_fields(session.output, it, can_do)
 
 
-def _detail(session: Session, instance: Instance, now: datetime) -> tuple[DetailView, tuple[Remedy, ...]]:
+def _detail(
+    session: Session, instance: Instance, history: Sequence[Entry], now: datetime
+) -> tuple[DetailView, tuple[Remedy, ...]]:
     it = view.detail(instance, session.definition_if_known(instance.saga))
+    it = msgspec.structs.replace(it, refusals=view.refusals(instance, history))
     can_do = remedies(it, session.given.store or "")
     commands = tuple(remedy.command for remedy in can_do)
     return msgspec.structs.replace(it, waits_for=waits_for(it, now), can_do=commands), can_do
 
 
-async def _load(session: Session, address: Address) -> Instance:
+async def _load(session: Session, address: Address) -> tuple[Instance, list[Entry]]:
+    """The instance, and of its history what is shown with it: the refusals."""
     async with session.reading() as store:
-        return await _loaded(session, store, address)
+        instance = await _loaded(session, store, address)
+        if not view.was_refused(instance):
+            return instance, []
+        return instance, [entry async for entry in _entries(store, address) if entry.message.kind is Kind.REFUSAL]
 
 
 async def _loaded(session: Session, store: Store, address: Address) -> Instance:
@@ -269,7 +276,7 @@ def why(session: Session, address: Address) -> None:
     JSON: item: saga, key, status, why (the paragraph), waits_for, can_do.
     """
     now = session.now()
-    it, can_do = _detail(session, asyncio.run(_load(session, address)), now)
+    it, can_do = _detail(session, *asyncio.run(_load(session, address)), now)
     words = in_words(it, now)
     if session.output.as_json:
         names = ("saga", "key", "status", "waits_for", "can_do")
@@ -303,7 +310,7 @@ def history(session: Session, address: Address, follow: bool, at: int | None) ->
     if at is not None:
         if follow:
             raise click.UsageError("--at and -f exclude each other")
-        _show(session, asyncio.run(_as_of(session, address, at)))
+        _show(session, *asyncio.run(_as_of(session, address, at)))
         return
     asyncio.run(_history(session, address, follow))
 
@@ -341,7 +348,7 @@ async def _entries(store: Store, address: Address, after: int = 0) -> AsyncItera
         after = page[-1].version
 
 
-async def _as_of(session: Session, address: Address, at: int) -> Instance:
+async def _as_of(session: Session, address: Address, at: int) -> tuple[Instance, list[Entry]]:
     from ...machine import fold  # with it comes the whole machine
 
     definition = session.app.sagas.get(address.saga)
@@ -354,7 +361,7 @@ async def _as_of(session: Session, address: Address, at: int) -> Instance:
         raise NotFound(f"{address} has {len(entries)} transitions, there is no number {at}")
     instance = fold(definition, entries, session.settings.limits)
     assert instance is not None  # the first transition of an instance makes it
-    return instance
+    return instance, entries
 
 
 # Watching.

@@ -42,7 +42,7 @@ from ..view import (
     StepView,
     WaitingView,
 )
-from ..why import Remedy, attempt_words
+from ..why import Remedy, attempt_words, told
 from .session import Session
 
 STEPS_SHOWN = 3  # under way, in a row of a list
@@ -353,6 +353,7 @@ def show_screen(out: Output, it: DetailView, can_do: Sequence[Remedy], now: date
     if it.undo:
         out.line()
         out.table(("  UNDO, IN THIS ORDER", "SENDS", "STATE"), _undo_rows(it))
+    _section(out, "refused", list(_refusals(it)))
     _section(out, "waits for", [line for phrase in it.waits_for for line in _wrapped(phrase)])
     if it.bug is not None:
         _section(out, "its own code failed", it.bug.traceback.rstrip().split("\n"))
@@ -361,6 +362,13 @@ def show_screen(out: Output, it: DetailView, can_do: Sequence[Remedy], now: date
     if can_do:
         width = max(len(remedy.command) for remedy in can_do)
         _section(out, "you can", [f"{remedy.command:<{width}}  {remedy.effect}" for remedy in can_do])
+
+
+def _refusals(it: DetailView) -> Iterator[str]:
+    for refusal in it.refusals[:ALIKE_SHOWN]:
+        yield f"{refusal.label}: {told(refusal)}"
+    if len(it.refusals) > ALIKE_SHOWN:
+        yield f"and {len(it.refusals) - ALIKE_SHOWN} more"
 
 
 def _identity(it: DetailView, now: datetime) -> Iterator[tuple[str, str]]:
@@ -455,6 +463,9 @@ def show_fields(out: Output, it: DetailView, can_do: Sequence[Remedy]) -> None:
         out.fields("step", step.label, plain(step.visit), step.state, *values, step.parked or step.error or "")
     for undo in it.undo:
         out.fields("undo", _element(undo.step, undo.element), plain(undo.visit), undo.sends, undo.state)
+    for refusal in it.refusals:
+        at = rfc3339(refusal.at.timestamp())
+        out.fields("refused", refusal.label, plain(refusal.visit), at, refusal.type, refusal.payload)
     for phrase in it.waits_for:
         out.fields("waits_for", phrase)
     if it.bug is not None:
