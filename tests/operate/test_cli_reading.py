@@ -62,6 +62,7 @@ from . import shop
 
 ROOT = Path(__file__).parent.parent.parent
 APP = f"{ROOT / 'tests/operate/shop.py'}:app"
+TELLER = f"{ROOT / 'tests/operate/teller.py'}:app"
 BUS_APP = f"{ROOT / 'tests/operate/kiosk.py'}:app"
 NASTY = "k\x1b[31m\te\u202ey/with\nslashes and 'quotes'"
 LATER_S = 5.0
@@ -106,6 +107,12 @@ def dead(number: int) -> Transition:
         START, f"no class is of type Foo{number}", None, b'{"card":{"$secret":"4111"}}\x1b', error="E\nlast"
     )
     return Transition(at=START, dead=(letter,))
+
+
+def buried(number: int, listener: str) -> Transition:
+    """A dead letter of a listener or webhook."""
+    paid = Envelope(f"paid-{number}", Kind.EVENT, "Paid", Raw(b'{"cents":1}'), START)
+    return Transition(at=START, dead=(DeadLetter(START, "it was not taken", paid, listener=listener),))
 
 
 ALL: tuple[Callable[[], Dialogue], ...] = (
@@ -654,6 +661,38 @@ def test_dead_letters(full: str) -> None:
     assert "there is no dead letter 99" in run("dead", "show", "99", "--store", full, code=3).stderr
 
 
+def test_dead_letters_of_one_listener(full: str) -> None:
+    url = letters()
+    there = ("dead", "list", "--store", url)
+    assert [row[0] for row in rows(*there, "--listener", "keep")] == ["1", "4"]
+    first = json(*there, "--listener", "webhook:crm", "-n", "1")
+    assert ([item["id"] for item in first["items"]], first["next"]) == ([2], "2")
+    assert [item["id"] for item in json(*there, "--listener", "webhook:crm", "--cursor", "2")["items"]] == [5]
+    assert "did you mean webhook:crm?" in run(*there, "--listener", "crm", code=2).stderr
+    assert "did you mean keep?" in run(*there, "--listener", "keeep", code=2).stderr
+    assert "there are keep, webhook:crm" in run(*there, "--listener", "nobody", code=2).stderr
+    assert "there is none" in run("dead", "list", "--store", full, "--listener", "keep", code=2).stderr
+    assert rows("dead", "list", "--store", full, "--app", TELLER, "--listener", "keep") == []  # known, and well
+
+
+def test_the_dead_letters_of_one_listener_are_redriven_or_dropped() -> None:
+    there = ("--store", letters(), "--app", TELLER)
+    assert "add --yes" in run("dead", "drop", "--listener", "keep", *there, code=2).stderr
+    assert "give one of them" in run("dead", "drop", "1", "--listener", "keep", *there, code=2).stderr
+    assert "did you mean keep?" in run("dead", "redrive", "--listener", "kep", "--yes", *there, code=2).stderr
+    assert run("dead", "drop", "--listener", "webhook:crm", "--yes", *there).stdout == "dropped 2\n"
+    assert run("dead", "redrive", "--listener", "keep", "--yes", *there).stdout == "redriven 2\n"
+    assert [item["listener"] for item in json("dead", "list", *there)["items"]] == ["", ""]
+    assert json("status", *there)["item"]["outbox"] == 2
+    assert run("dead", "redrive", "--listener", "keep", "--yes", *there).stdout == "redriven 0\n"
+
+
+def letters() -> str:
+    """A store with two dead letters each of a listener, of a webhook and of nobody."""
+    whose = ("keep", "webhook:crm", "") * 2
+    return shop.store(Path("letters.db"), [], *(buried(n, listener) for n, listener in enumerate(whose)))
+
+
 @pytest.mark.usefixtures("terminal")
 def test_a_dead_letter_on_a_terminal(full: str) -> None:
     text = run("dead", "show", "1", "--store", full).stdout
@@ -795,6 +834,7 @@ def test_completion_offers_verbs_and_sagas(full: str, monkeypatch: pytest.Monkey
 
     assert {"status", "show", "retry", "prune"} <= set(offered("orchestrator"))
     assert offered(f"orchestrator list --store {full}") == ["Order"]
+    assert offered(f"orchestrator dead list --store {letters()} --listener") == ["keep", "webhook:crm"]
 
 
 # All verbs.

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -15,12 +15,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...errors import NotFound, Refused
+from ...event_log import EventStore
 from ...machine.instance import Status
 from ...machine.transition import Outcome
 from ...ports import MAX_PAGE, MAX_ROW_ID, Find, Store
 from ...wire import NULL, Address, Request, Verb
 from ..output import Cell, rfc3339
 from ..protocol import MAX_IDS, Act, Answer, Ask, Counted, DropDead, DropWaiting, Moved, Problem, Redrive, raised
+from .letters import check_listener, letters_of, listener_option
 from .options import common_options
 from .reach import reached
 from .session import DURATION, Session, complete_saga, no_instance, with_session
@@ -296,24 +298,26 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before acting 
 @click.command("redrive")
 @ids_argument
 @all_option
+@listener_option
 @yes_option
 @common_options
 @with_session
-def dead_redrive(session: Session, ids: tuple[int, ...], everything: bool, yes: bool) -> None:
+def dead_redrive(session: Session, ids: tuple[int, ...], everything: bool, listener: str, yes: bool) -> None:
     """Take dead letters as if they had just come; what fails again is a dead letter again."""
-    chosen = _chosen_ids(session, ids, everything, _dead_ids, "redrive", yes)
+    chosen = _chosen_letters(session, ids, everything, listener, "redrive", yes)
     _tell_count(session, "redriven", [Redrive(id) for id in chosen])
 
 
 @click.command("drop")
 @ids_argument
 @all_option
+@listener_option
 @yes_option
 @common_options
 @with_session
-def dead_drop(session: Session, ids: tuple[int, ...], everything: bool, yes: bool) -> None:
+def dead_drop(session: Session, ids: tuple[int, ...], everything: bool, listener: str, yes: bool) -> None:
     """Remove dead letters for good."""
-    chosen = _chosen_ids(session, ids, everything, _dead_ids, "drop", yes)
+    chosen = _chosen_letters(session, ids, everything, listener, "drop", yes)
     count = _tell_count(session, "dropped", [DropDead(tuple(part)) for part in _parts(chosen)])
     _miss(len(set(ids)) - count, session.command("dead", "list"))
 
@@ -336,11 +340,28 @@ def _miss(missing: int, listing: str) -> None:
         raise NotFound(f"{missing} of these {'is' if missing == 1 else 'are'} not there: `{listing}` shows what is")
 
 
+def _chosen_letters(
+    session: Session, ids: tuple[int, ...], everything: bool, listener: str, what: str, yes: bool
+) -> list[int]:
+    if not listener:
+        return _chosen_ids(session, ids, everything, _dead_ids, what, yes)
+    if ids:
+        raise click.UsageError("ids and --listener: give one of them")
+
+    async def of_listener(store: EventStore) -> list[int]:
+        found = await _dead_ids(store, listener)
+        if not found:
+            await check_listener(session, store, listener)
+        return found
+
+    return _chosen_ids(session, (), True, of_listener, what, yes)
+
+
 def _chosen_ids(
     session: Session,
     ids: tuple[int, ...],
     everything: bool,
-    all_ids: Callable[[Store], Any],
+    all_ids: Callable[[EventStore], Awaitable[list[int]]],
     what: str,
     yes: bool,
 ) -> list[int]:
@@ -351,8 +372,7 @@ def _chosen_ids(
 
     async def read() -> list[int]:
         async with session.reading() as store:
-            found: list[int] = await all_ids(store)
-            return found
+            return await all_ids(store)
 
     found = asyncio.run(read())
     if found:
@@ -360,9 +380,10 @@ def _chosen_ids(
     return found
 
 
-async def _dead_ids(store: Store) -> list[int]:
+async def _dead_ids(store: EventStore, listener: str = "") -> list[int]:
     found: list[int] = []
-    while page := await store.dead_letters(after=found[-1] if found else 0):
+    read = letters_of(store, listener)
+    while page := await read(found[-1] if found else 0, MAX_PAGE):
         found += [letter.id for letter in page]
     return found
 

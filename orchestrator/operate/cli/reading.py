@@ -28,6 +28,7 @@ from ..view import DetailView, InstanceView
 from ..why import Remedy, remedies, waits_for
 from ..why import why as in_words
 from . import Exit, screens
+from .letters import check_listener, letters_of, listener_option
 from .options import common_options
 from .session import ADDRESS, DURATION, Session, complete_saga, no_instance, with_session
 
@@ -453,11 +454,12 @@ def _print_change(session: Session, it: InstanceView) -> None:
 
 
 @click.command("list")
+@listener_option
 @click.option("-n", "limit", type=click.IntRange(1, MOST), default=20, show_default=True, help="So many.")
 @click.option("--cursor", type=click.IntRange(0, MAX_ROW_ID), default=0, help="Go on after this id.")
 @common_options
 @with_session
-def dead_list(session: Session, limit: int, cursor: int) -> None:
+def dead_list(session: Session, listener: str, limit: int, cursor: int) -> None:
     """Dead letters, the oldest first: messages that nobody could use.
 
     In a pipe: id, time, type, for whom, reason, error.
@@ -465,10 +467,17 @@ def dead_list(session: Session, limit: int, cursor: int) -> None:
     JSON: items (id, at, reason, error, listener, message, raw), next.
     """
     now = session.now()
-    letters, following = asyncio.run(_rows(session, lambda store: store.dead_letters, cursor, limit))
+    letters, following = asyncio.run(_rows(session, lambda store: letters_of(store, listener), cursor, limit))
+    if listener and not letters:
+        asyncio.run(_check_listener(session, listener))
     views = [view.dead_letter(letter) for letter in letters]
     rows = [screens.dead_row(it, now) for it in views]
     session.output.items(screens.DEAD_TITLES, rows, views, next_cursor=following, nothing="there are no dead letters")
+
+
+async def _check_listener(session: Session, listener: str) -> None:
+    async with session.reading() as store:
+        await check_listener(session, store, listener)
 
 
 @click.command("show")
@@ -513,7 +522,10 @@ def waiting_list(session: Session, limit: int, cursor: int) -> None:
 
 
 async def _rows(
-    session: Session, reader: Callable[[Store], Callable[[int, int], Awaitable[Sequence[Row]]]], after: int, limit: int
+    session: Session,
+    reader: Callable[[EventStore], Callable[[int, int], Awaitable[Sequence[Row]]]],
+    after: int,
+    limit: int,
 ) -> tuple[list[Row], str]:
     """Up to `limit` rows with an id greater than `after`, over several pages, and the cursor of what follows."""
     found: list[Row] = []
