@@ -1,9 +1,13 @@
 """`emit`: one event or many, bad lines among them, twice the same; with a daemon and without one."""
 
+import io
 import json
 import os
 import pty
+import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,9 +15,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestrator.operate import protocol
 from orchestrator.operate.cli import main
 
-from .processes import APP, PROGRAM, call, daemon, environment
+from .processes import APP, PROGRAM, call, daemon, environment, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +181,65 @@ def test_through_a_daemon_the_classes_are_the_daemons(tmp_path: Path) -> None:
     assert many.stderr.startswith("line 17: ")
     assert again.stdout == "0 accepted, 829 duplicates, 0 waiting, 1 bad\n"
     assert took < 10
+
+
+class Cut(io.BytesIO):
+    """Lines from stdin, and then Ctrl-C."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if not line:
+            signal.raise_signal(signal.SIGINT)
+        return line
+
+
+def test_ctrl_c_says_how_many_lines_were_taken() -> None:
+    cut = CliRunner().invoke(main, ["emit", "Ordered", "-"], input=Cut(orders(1, 2, 3).encode()))
+    assert (cut.exit_code, cut.stdout, cut.stderr) == (130, "3 accepted, 0 duplicates, 0 waiting, 0 bad\n", "")
+    assert emit("Ordered", "-", said=orders(1, 2, 3, 4).encode()).stdout.startswith("1 accepted, 3 duplicates")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_says_how_many_lines_the_daemon_took(tmp_path: Path) -> None:
+    with daemon(tmp_path):
+        process = subprocess.Popen(
+            [*PROGRAM, "emit", "Ordered", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(tmp_path),
+        )
+        assert process.stdin is not None
+        process.stdin.write(orders(1, 2, 3).encode())
+        process.stdin.flush()
+        wait_until(lambda: len(json.loads(call(tmp_path, "list", "--json").stdout)["items"]) == 3)
+        process.send_signal(signal.SIGINT)
+        said, complaint = process.communicate(timeout=30)
+    assert (process.returncode, said.decode(), complaint) == (130, "3 accepted, 0 duplicates, 0 waiting, 0 bad\n", b"")
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_says_what_may_be_in() -> None:
+    with socket.socket(socket.AF_UNIX) as mute, protocol.short_address(protocol.socket_beside("kiosk.db")) as address:
+        mute.bind(address)
+        mute.listen()
+        mute.settimeout(20)
+        takes = threading.Thread(target=_take_two_and_interrupt, args=(mute,))
+        takes.start()
+        cut = CliRunner().invoke(main, ["emit", "Ordered", "-"], input=Cut(orders(1, 2).encode()))
+        takes.join()
+    assert (cut.exit_code, cut.stdout) == (130, "0 accepted, 0 duplicates, 0 waiting, 0 bad\n")
+    assert cut.stderr == "2 more were sent and are not answered: they may be in too\n"
+
+
+def _take_two_and_interrupt(mute: socket.socket) -> None:
+    """A daemon that does not answer, and a person who does not wait for it."""
+    reader = threading.main_thread().ident
+    assert reader is not None
+    connection, _ = mute.accept()
+    with connection, connection.makefile("rb") as asks:
+        assert asks.readline() and asks.readline()
+        wait_until(lambda: sys._current_frames()[reader].f_code.co_name == "readinto")  # it waits for answers
+        signal.pthread_kill(reader, signal.SIGINT)
 
 
 def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:

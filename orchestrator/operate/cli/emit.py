@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO
 
 import click
@@ -52,7 +54,8 @@ def emit(session: Session, type: str, event: str, file: Path | None) -> None:
     or else a hash of its line, makes it harmless to send it again; to say the same a second time, give it an id:
     {"type": TYPE, "id": ID, "data": PAYLOAD}. When this ends, what was accepted is on disk.
 
-    Of a file the good lines go in; every bad one is named with its number and reason, and the exit code is 1.
+    Of a file the good lines go in; every bad one is named with its number and reason, and the exit code is 1. Ctrl-C
+    reads no further: what was read goes in and is counted. A second one leaves at once.
 
     JSON: accepted, duplicates, waiting, dead_letters, bad, problems (line, reason).
     """
@@ -131,6 +134,7 @@ def _emit_many(session: Session, type: str, stream: BinaryIO) -> None:
         advance = stack.enter_context(_progress(stream))
         desk = stack.enter_context(reached(session, may_create=True))
         reading = _Reading(stream, type, report, session.settings.limits.body_bytes)
+        stack.enter_context(_stopped_by_interrupt(reading))
         try:
             for answer in desk.ask_all(reading.asks()):
                 number, offset = reading.asked.popleft()
@@ -139,17 +143,37 @@ def _emit_many(session: Session, type: str, stream: BinaryIO) -> None:
         finally:
             stack.close()  # the progress bar is gone before the summary comes
             report.show(session)
+            if reading.asked:
+                session.output.note(f"{len(reading.asked)} more were sent and are not answered: they may be in too")
+    if reading.is_stopped:
+        raise KeyboardInterrupt
     if report.bad:
         raise click.exceptions.Exit(1)
 
 
+@contextmanager
+def _stopped_by_interrupt(reading: _Reading) -> Generator[None]:
+    """Have a first SIGINT end the reading alone, so that what is under way is still answered."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # a shell's job in the background
+        yield
+        return
+    signal.signal(signal.SIGINT, reading.stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Reading:
     """The lines of a file as asks, of at most `limit` bytes. `asked`: line number, and offset of the line's end, of
-    those without an answer.
+    those without an answer. `is_stopped`: there may be more, which is not read.
     """
 
     def __init__(self, stream: BinaryIO, type: str, report: _Report, limit: int) -> None:
         self.asked: deque[tuple[int, int]] = deque()
+        self.is_stopped = False
+        self._waits = False  # for the next line, perhaps for long
         self._stream = stream
         self._type = type
         self._report = report
@@ -159,18 +183,38 @@ class _Reading:
         """One for each line that is not empty; a line over the limit is reported and passed over."""
         offset = 0
         number = 0
-        while line := self._stream.readline(self._limit + 2):
+        while line := self._next(self._limit + 2):
             number += 1
             offset += len(line)
             text = line.strip()
             is_whole = line.endswith(b"\n") or len(line) < self._limit + 2
             if not is_whole or len(text) > self._limit:
-                while not line.endswith(b"\n") and (line := self._stream.readline(self._limit)):
+                while not line.endswith(b"\n") and (line := self._next(self._limit)):
                     offset += len(line)
                 self._report.add(number, Problem(BadMessage.__name__, _too_large(self._limit)))
             elif text:
                 self.asked.append((number, offset))
                 yield Emit(text, self._type)
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Take no more lines, as a signal's handler; a second time give up what is under way. Errors: KeyboardInterrupt
+        out of the wait for a line, where it is caught, and the second time wherever it is.
+        """
+        is_second, self.is_stopped = self.is_stopped, True
+        if self._waits or is_second:
+            raise KeyboardInterrupt
+
+    def _next(self, limit: int) -> bytes:
+        """The next line, or so much of it; empty when there is none any more."""
+        if self.is_stopped:
+            return b""
+        self._waits = True
+        try:
+            return self._stream.readline(limit)
+        except KeyboardInterrupt:
+            return b""
+        finally:
+            self._waits = False
 
 
 class _Report:
