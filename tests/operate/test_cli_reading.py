@@ -370,13 +370,27 @@ def test_list_gives_the_newest_first_and_pages(full: str) -> None:
         (["--parked"], ["parked"]),
         (["--status", "killed"], ["killed"]),
         (["Order", "--key", "waiting"], ["waiting"]),
-        (["Pack"], []),
+        (["Order", "--key", "Pack"], []),
         (["--since", "4.9s", "--parked"], ["parked"]),
         (["--since", "1s"], []),
     ],
 )
 def test_list_filters(full: str, filters: list[str], keys: list[str]) -> None:
     assert [item["key"] for item in json("list", *filters, "--store", full)["items"]] == keys
+
+
+@pytest.mark.parametrize("words", [("list",), ("cancel", "--yes"), ("retry", "--parked")])
+def test_a_saga_that_nobody_knows(full: str, words: Sequence[str]) -> None:
+    there = (*words, "--store", full)
+    assert "no saga in this store is called Ordre; did you mean Order?" in run(*there, "Ordre", code=2).stderr
+    assert "is called Nope; there is Order" in run(*there, "Nope", code=2).stderr
+    assert "no saga is called Nope; there is Order, Pack" in run(*there, "Nope", "--app", APP, code=2).stderr
+
+
+def test_a_saga_without_instances_is_no_mistake(full: str, tmp_path: Path) -> None:
+    assert rows("list", "Pack", "--store", full, "--app", APP) == []
+    assert rows("list", "Order", "--status", "killed", "--since", "0s", "--store", full) == []
+    assert rows("list", "Nope", "--store", shop.store(tmp_path / "empty.db", [])) == []  # which sagas, it cannot say
 
 
 def test_list_in_a_pipe_gives_whole_values(full: str) -> None:
@@ -398,7 +412,7 @@ def test_list_on_a_terminal_keeps_to_its_width(full: str) -> None:
 
 @pytest.mark.usefixtures("terminal")
 def test_an_empty_list_says_so(full: str) -> None:
-    result = run("list", "Nobody", "--store", full)
+    result = run("list", "--key", "nobody", "--store", full)
     assert (result.stdout, result.stderr) == ("", "no instance is like that\n")
 
 

@@ -25,7 +25,7 @@ from ..protocol import MAX_IDS, Act, Answer, Ask, Counted, DropDead, DropWaiting
 from .letters import check_listener, letters_of, listener_option
 from .options import common_options
 from .reach import reached
-from .session import DURATION, Session, complete_saga, no_instance, with_session
+from .session import DURATION, Session, check_saga, complete_saga, no_instance, with_session
 
 MOST = 100_000  # instances or rows one call acts upon
 
@@ -188,6 +188,8 @@ def _act(session: Session, verb: Verb, choice: Choice, request: Request) -> None
     one = choice.one
     addresses = [one] if one is not None else asyncio.run(_chosen(session, choice))
     if not addresses:
+        if choice.target:
+            asyncio.run(check_saga(session, choice.target))
         raise NotFound("no open instance is like that")
     if not choice.preview:
         _make_sure(f"{verb} {_count(len(addresses), 'instance')}", choice.yes or len(addresses) == 1)

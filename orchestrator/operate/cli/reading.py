@@ -30,7 +30,7 @@ from ..why import why as in_words
 from . import Exit, screens
 from .letters import check_listener, letters_of, listener_option
 from .options import common_options
-from .session import ADDRESS, DURATION, Session, complete_saga, no_instance, with_session
+from .session import ADDRESS, DURATION, Session, check_saga, complete_saga, no_instance, with_session
 
 POLL_S = 0.25  # how often a following verb looks again
 LOOK_BACK_S = 10.0  # a change may be committed so long after the moment it bears
@@ -197,6 +197,8 @@ def list_(
         cursor=cursor,
     )
     found, following = asyncio.run(_find(session, query, limit))
+    if saga and not found:
+        asyncio.run(check_saga(session, saga))
     views = [view.summary(instance) for instance in found]
     rows = [screens.instance_row(it, now) for it in views]
     session.output.items(

@@ -17,6 +17,7 @@ from ...config import Settings
 from ...errors import AppError, NotFound, OrchestratorError
 from ...event_log import EventStore
 from ...machine.instance import headline
+from ...nearest import nearest
 from ...ports import Counts
 from ...urls import open_store
 from ...wire import Address
@@ -151,6 +152,21 @@ def complete_saga(context: click.Context, parameter: click.Parameter, incomplete
     except OrchestratorError:
         return []
     return [saga for saga in sorted(counts.instances) if saga.startswith(incomplete) and saga.isprintable()]
+
+
+async def check_saga(session: Session, saga: str) -> None:
+    """That there is a saga of this name: in the store, or in the app, if that is known. A store without instances
+    alone does not say. Errors: a usage error with the nearest name.
+    """
+    known = set((await _counts(session)).instances)
+    app = None if saga in known else session.app_if_known()
+    known |= set(app.sagas) if app is not None else set()
+    if saga in known or not known:
+        return
+    near = nearest(saga, known)
+    remedy = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(known))}"
+    here = "" if app is not None else " in this store"
+    raise click.UsageError(f"no saga{here} is called {saga}; {remedy}")
 
 
 async def _counts(session: Session) -> Counts:
