@@ -25,8 +25,9 @@ def load_settings(
     """The settings in force, and for each of them (limits as `limits.mailbox`) where it came from.
 
     A flag wins over `ORCHESTRATOR_<NAME>`, that over the nearest `orchestrator.toml` (or `[tool.orchestrator]` of a
-    pyproject.toml) from `cwd` upwards, that over the default. A flag that is None or empty is not given. What the
-    file says, and the default store where there is a file, is relative to the file's directory; all else to `cwd`.
+    pyproject.toml) from `cwd` upwards, that over the default. A flag that is None or empty is not given, and an empty
+    variable is not set. What the file says, and the default store where there is a file, is relative to the file's
+    directory; all else to `cwd`.
     Errors: ConfigError, naming the setting and where it was read.
     """
     path, table = _nearest_file(cwd)

@@ -749,6 +749,21 @@ def test_config_shows_values_origins_and_no_password(monkeypatch: pytest.MonkeyP
     assert items["app"]["origin"] == "--app"
 
 
+@pytest.mark.parametrize("option", ["--store", "--app", "--bus"])
+def test_an_empty_option_is_not_guessed_at(tmp_path: Path, option: str) -> None:
+    (tmp_path / "orchestrator.toml").write_text('bus = "memory://file"\n')
+    for empty in ("", " "):
+        assert f"'{option}': it is empty" in run("config", "show", option, empty, code=2).stderr
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "orchestrator.toml").write_text('bus = "memory://file"\nstore = "sqlite:///of_file.db"\n')
+    monkeypatch.setenv("ORCHESTRATOR_BUS", "")
+    monkeypatch.setenv("ORCHESTRATOR_STORE", "")
+    values = {row[0]: row[1] for row in rows("config", "show")}
+    assert (values["bus"], values["store"]) == ("memory://file", f"sqlite:///{tmp_path}/of_file.db")
+
+
 def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "orchestrator.toml").write_text('stoer = "x"\n')
     (line,) = run("status", code=78).stderr.splitlines()

@@ -23,6 +23,9 @@ class Given:
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     given = context.ensure_object(Given)
+    if isinstance(value, str) and not value.strip():  # as of "$URL" in a script: not to be guessed what was meant
+        told = "it is empty; leave it out for what the environment or the file says"
+        raise click.BadParameter(told, context, parameter)
     if value not in (None, False):
         setattr(given, str(parameter.name), value)
 
