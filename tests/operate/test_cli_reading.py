@@ -380,11 +380,17 @@ def test_list_filters(full: str, filters: list[str], keys: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [("list",), ("cancel", "--yes"), ("retry", "--parked")])
-def test_a_saga_that_nobody_knows(full: str, words: Sequence[str]) -> None:
+def test_a_saga_that_the_app_does_not_have(full: str, words: Sequence[str]) -> None:
+    there = (*words, "--store", full, "--app", APP)
+    assert "no saga is called Ordre; did you mean Order?" in run(*there, "Ordre", code=2).stderr
+    assert "no saga is called Nope; there is Order, Pack" in run(*there, "Nope", code=2).stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(("list",), 0), (("cancel", "--yes"), 3)])
+def test_a_saga_of_which_the_store_has_nothing(full: str, words: Sequence[str], code: int) -> None:
     there = (*words, "--store", full)
-    assert "no saga in this store is called Ordre; did you mean Order?" in run(*there, "Ordre", code=2).stderr
-    assert "is called Nope; there is Order" in run(*there, "Nope", code=2).stderr
-    assert "no saga is called Nope; there is Order, Pack" in run(*there, "Nope", "--app", APP, code=2).stderr
+    assert "no instance in this store is of a saga Ordre; did you mean Order?" in run(*there, "Ordre", code=code).stderr
+    assert "is of a saga Nope; there is Order" in run(*there, "Nope", code=code).stderr
 
 
 def test_a_saga_without_instances_is_no_mistake(full: str, tmp_path: Path) -> None:

@@ -155,8 +155,8 @@ def complete_saga(context: click.Context, parameter: click.Parameter, incomplete
 
 
 async def check_saga(session: Session, saga: str) -> None:
-    """That there is a saga of this name: in the store, or in the app, if that is known. A store without instances
-    alone does not say. Errors: a usage error with the nearest name.
+    """That there is a saga of this name. A store alone does not tell a mistake from a saga that has not begun yet: a
+    note says what it has. Errors: a usage error with the nearest name, where the app is known.
     """
     known = set((await _counts(session)).instances)
     app = None if saga in known else session.app_if_known()
@@ -165,8 +165,9 @@ async def check_saga(session: Session, saga: str) -> None:
         return
     near = nearest(saga, known)
     remedy = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(known))}"
-    here = "" if app is not None else " in this store"
-    raise click.UsageError(f"no saga{here} is called {saga}; {remedy}")
+    if app is not None:
+        raise click.UsageError(f"no saga is called {saga}; {remedy}")
+    session.output.note(f"no instance in this store is of a saga {saga}; {remedy}")
 
 
 async def _counts(session: Session) -> Counts:
