@@ -16,6 +16,8 @@ from .trouble import Trouble
 from .waking import Bell, Wakeup
 
 COMPANY_S = 0.05  # how long what is only taken out waits for more
+WORTH_A_TURN = 4  # transitions that a turn of the event loop must bring to be waited for
+WORTH_A_COMMIT = 64  # transitions, among which what a commit costs by itself is divided well enough
 
 _log = logging.getLogger(__name__)
 
@@ -87,12 +89,22 @@ class Committer:
         while self._gathered or self._names or self._is_unknown:  # an empty group asks whether the store is back
             if not self._gathered and not self._is_unknown:
                 await self._wait_for_company()
+            await self._gather()
             self._is_committing = True
             await self._commit(self._next_group())
             self._is_committing = False
             self._changed.ring()
             if not self._gathered:
                 await sleep(0)  # what follows at once from this group is stored without another wake-up
+
+    async def _gather(self) -> None:
+        """Let what is about to come share the commit, as long as each turn of the event loop brings some. Few do not
+        wait; nor do many, for while they are written the others are decided.
+        """
+        seen, enough = 0, min(WORTH_A_COMMIT, self._group)
+        while seen + WORTH_A_TURN <= len(self._gathered) < enough:
+            seen = len(self._gathered)
+            await sleep(0)
 
     async def _wait_for_company(self) -> None:
         """A group of its own would cost a sync, and hold up what comes meanwhile."""

@@ -185,6 +185,21 @@ async def test_many_transitions_share_a_commit() -> None:
     assert store.groups[0] == 64  # what came in the same moment, not waiting for company
 
 
+async def test_those_that_go_on_together_share_each_commit() -> None:
+    world, store = World(), FaultyStore()
+    store.slow = 0.05
+    async with Engine(shop(world), store, clock=LoopClock()) as engine:
+        async with anyio.create_task_group() as clients:
+            for number in range(40):
+                clients.start_soon(engine.accept, event(OrderPlaced(str(number))))
+        await engine.until_idle()
+        assert store.groups == [40] * 4
+        store.groups.clear()
+        await engine.accept(event(OrderPlaced("alone")))
+        await engine.until_idle()
+        assert store.groups == [1] * 4
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_any_faults_in_any_order(seed: int) -> None:
     """Commits fail before, after, or for lack of room; participants fail, hang, refuse; engines die. All ends well."""
