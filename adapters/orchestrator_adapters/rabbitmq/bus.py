@@ -4,7 +4,7 @@ So a member of a group is handed only topics that it asked for, also while anoth
 slow topic holds up no other, and who looks at the broker sees what is missing. The routing key is the topic.
 
 Spoken through aiormq, the layer of aio-pika that is the protocol itself: its connection says when it is lost, where a
-robust one lets its callers wait.
+robust one lets its callers wait. It opens, asks and closes; messages and their confirms pass it by (`wire`, `frames`).
 """
 
 from __future__ import annotations

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, cast
 
 import aiormq
-from aiormq import Channel, TransportFactory
+from aiormq import Channel
 from aiormq.abc import ArgumentsType
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity, ConnectionClosed
 
@@ -18,6 +16,7 @@ from orchestrator.ports import Place
 
 from .broker import Broker, why
 from .names import queue_name, routing_key
+from .wire import Taker, Wire
 
 GOODBYE = ConnectionClosed(200, "closed by us")
 NEVER = 2**31 - 1
@@ -71,6 +70,10 @@ class Line:
             raise ConnectionClosed(0, "the connection was lost")
         # No bound on the frames that wait for it, for the prefetch is one: a channel that nobody reads would block all.
         return cast(Channel, await self._connection.channel(on_return_raises=False, frame_buffer_size=0))
+
+    def turn_off(self, channel: Channel, taker: Taker) -> None:
+        """From now on the taker gets the messages of this channel, and what is said of those that it sent."""
+        self._wire.turn_off(channel.number, taker)
 
     async def make(self, group: str, topics: Sequence[str]) -> Channel:
         """Make what is missing of the exchange and the group's queues, and bind them. A channel to go on with."""
@@ -146,25 +149,6 @@ class Line:
         self._wire.cut()
         with self.broker.parting():
             await self._connection.close(GOODBYE)
-
-
-class Wire(TransportFactory):
-    """The way to the socket, kept so that it can be cut: the driver would wait for a peer that may never answer."""
-
-    def __init__(self, broker: Broker) -> None:
-        """For one connection."""
-        self._broker = broker
-        self._writer: StreamWriter | None = None
-
-    async def create(self, url: Any, **kwargs: Any) -> tuple[StreamReader, StreamWriter]:
-        """Called by the driver."""
-        reader, self._writer = await asyncio.open_connection(self._broker.host, self._broker.port, ssl=self._broker.tls)
-        return reader, self._writer
-
-    def cut(self) -> None:
-        """Whatever is not sent yet is dropped."""
-        if self._writer is not None:
-            self._writer.transport.abort()
 
 
 def declare_exchange(name: str) -> Declare:

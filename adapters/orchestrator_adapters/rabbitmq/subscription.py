@@ -6,18 +6,18 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 
 import anyio
 from aiormq import Channel, spec
-from aiormq.abc import ArgumentsType, DeliveredMessage
+from aiormq.abc import ArgumentsType
 from anyio.lowlevel import checkpoint
 
 from orchestrator.errors import BusUnavailable
 from orchestrator.ports import Delivered
 
 from .broker import why
+from .frames import Confirm, headers_of, to_delivery
 from .line import NEVER, Line
 
 MAX_PREFETCH = 65_535  # of a consumer
@@ -33,6 +33,7 @@ class RabbitSubscription:
         self._channel = channel
         self._prefetch = prefetch
         self._queues: list[str] = []
+        self._topics: dict[str, str] = {}  # by consumer tag
         self._came: deque[Delivered] = deque()
         self._unsettled: dict[int, Delivered] = {}  # by delivery tag, which grows
         self._lost = ""  # why, once it is
@@ -43,11 +44,14 @@ class RabbitSubscription:
         """Let the messages come, from queues by topic. Each has an equal part of the prefetch."""
         self._channel.closing.add_done_callback(self._on_closed)  # pyright: ignore[reportUnknownMemberType]
         self._channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        self._line.turn_off(self._channel, self)
         share = max(1, self._prefetch // max(1, len(queues)))
         with self._line.broker.within() as scope:
             await self._channel.basic_qos(prefetch_count=min(share, MAX_PREFETCH))  # of each consumer that follows
             for topic, queue in queues.items():
-                await self._channel.basic_consume(queue, partial(self._on_message, topic), arguments=PATIENT)
+                tag = str(len(self._topics))  # short: it comes with each message
+                self._topics[tag] = topic
+                await self._channel.basic_consume(queue, _left_to_us, arguments=PATIENT, consumer_tag=tag)
                 self._queues.append(queue)
                 self._line.broker.extend(scope)
 
@@ -96,23 +100,28 @@ class RabbitSubscription:
         ready = await self._line.ready(self._queues)
         return ready + len(self._came) + len(self._unsettled)
 
+    def came(self, method: bytes, header: bytes, body: bytes) -> None:
+        """Called for each message."""
+        consumer, tag = to_delivery(method)
+        self._came.append(Delivered(self._topics[consumer], body, headers_of(header), tag))
+        self._changed.set()
+
+    def confirmed(self, confirm: Confirm) -> None:
+        """Called never: nothing is sent here."""
+
     def _batch(self) -> list[Delivered]:
         count = min(len(self._came), self._prefetch - len(self._unsettled))
         batch = [self._came.popleft() for _ in range(count)]
         self._unsettled |= {each.token: each for each in batch}
         return batch
 
-    async def _on_message(self, topic: str, message: DeliveredMessage) -> None:
-        headers = _headers(message.header.properties)
-        self._came.append(Delivered(topic, message.body, headers, message.delivery_tag))
-        self._changed.set()
-
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         reason = why(None if closing.cancelled() else closing.exception())
         self._lose(f"{self._line.broker.name}: {reason}")
 
     def _on_cancelled(self, cancel: spec.Basic.Cancel) -> None:
-        reason = f"consumer {cancel.consumer_tag} was cancelled: its queue was deleted, or has no node now"
+        topic = self._topics.get(cancel.consumer_tag or "", "")
+        reason = f"the consumer of {topic} was cancelled: its queue was deleted, or has no node now"
         self._lose(f"{self._line.broker.name}: {reason}")
 
     def _lose(self, reason: str) -> None:
@@ -124,14 +133,5 @@ class RabbitSubscription:
             raise BusUnavailable(self._lost)
 
 
-def _headers(properties: spec.Basic.Properties) -> Mapping[str, str]:
-    """As text, which is what we send; another's numbers and bytes as well, but no tables."""
-    found: dict[str, str] = {}
-    for name, value in (properties.headers or {}).items():
-        if isinstance(value, bytes | bytearray):
-            found[name.lower()] = bytes(value).decode(errors="replace")
-        elif not isinstance(value, dict | list | None):
-            found[name.lower()] = str(value)
-    if properties.content_type:
-        found["content-type"] = properties.content_type
-    return found
+async def _left_to_us(_message: object) -> None:
+    """What the driver would call, if messages came as far as to it."""
