@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tracemalloc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 
@@ -299,6 +300,37 @@ async def test_a_silent_broker_ends_a_publish_within_its_time(server: RabbitMQ, 
         proxy.flow()
         assert await bus.publish(messages(topic, 1, 1)) == [None]
         assert await take(bus, topic, 2) >= {b"0", b"1"}
+
+
+async def test_a_broker_that_does_not_read_holds_up_who_publishes(server: RabbitMQ, topic: str) -> None:
+    """What is not sent yet is not in memory a second time."""
+    body, many = b"x" * 1_000_000, 60
+    async with proxied(server, "?timeout=1") as (proxy, bus):
+        await made(bus, topic)
+        assert await bus.publish([BusMessage(topic, body)]) == [None]  # from now on it is known to fit
+        proxy.stall()
+        tracemalloc.start()
+        try:
+            with anyio.fail_after(PATIENCE_S), pytest.raises(BusUnavailable, match="no answer for 1 s"):
+                await bus.publish([BusMessage(topic, body) for _ in range(many)])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < len(body) * many / 4
+        proxy.flow()
+
+
+async def test_messages_that_come_without_a_pause_are_signs_of_life(server: RabbitMQ, topic: str) -> None:
+    """A broker that sends messages sends no heartbeats, and the driver gives up one that is silent for six seconds."""
+    async with RabbitBus.from_url(server.url + "?heartbeat=1") as bus, anyio.create_task_group() as tasks:
+        await made(bus, topic)
+        sent, got = Sent(bus, topic), Got(bus, topic)
+        tasks.start_soon(sent.run)
+        tasks.start_soon(got.run)
+        await anyio.sleep(8)
+        assert sent.failures == got.losses == 0
+        await got.all_of(sent)
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_silent_broker_ends_a_subscription(server: RabbitMQ, topic: str) -> None:

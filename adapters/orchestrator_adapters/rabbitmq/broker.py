@@ -116,7 +116,7 @@ class Broker(Struct, frozen=True):
 
     def extend(self, scope: anyio.CancelScope) -> None:
         """The broker has answered: its time begins anew. It may be a twentieth less: each change is another timer."""
-        deadline = anyio.current_time() + self.options.timeout_s
+        deadline = asyncio.get_running_loop().time() + self.options.timeout_s
         if deadline > scope.deadline + self.options.timeout_s / 20:
             scope.deadline = deadline
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import Self
 
-from aiormq import Channel, spec
-from aiormq.abc import ArgumentsType
-from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError
+from aiormq import Channel
+from aiormq.exceptions import ChannelPreconditionFailed
 
 from orchestrator.errors import BusUnavailable
 from orchestrator.ports import BusMessage, NotTaken
 
 from .broker import Broker
+from .confirms import Confirms
 from .line import Line
-from .names import fit, routing_key
 
 SMALL_BYTES = 65_536  # a message that no broker refuses for its size
-PERSISTENT = 2
 _MAX_SIZE = re.compile(r"max size (\d+)")
 
 
@@ -34,10 +31,9 @@ class Sender:
     def __init__(self, line: Line, channel: Channel) -> None:
         """Made by `open`."""
         self.line = line
-        self._channel = channel
+        self._confirms = Confirms(line, channel)
         self._fits = SMALL_BYTES  # a size that the broker takes
         self._max_size = math.inf
-        self._under_way: set[str] = set()  # ids
 
     @classmethod
     async def open(cls, broker: Broker) -> Self:
@@ -52,7 +48,7 @@ class Sender:
     @property
     def is_open(self) -> bool:
         """Whether neither connection nor channel was lost yet."""
-        return self.line.is_open and not self._channel.is_closed
+        return self.line.is_open and self._confirms.is_open
 
     async def send(self, messages: Sequence[BusMessage]) -> list[NotTaken | None]:
         """What the broker says of each. One queue without a leader must not hold up what goes elsewhere."""
@@ -64,7 +60,7 @@ class Sender:
             except BusUnavailable as error:
                 if self._max_size != max_size:  # it was too large, and the channel is closed
                     with self.line.broker.within():
-                        self._channel = await self.line.channel()
+                        self._confirms = Confirms(self.line, await self.line.channel())
                 elif isinstance(error.__cause__, TimeoutError) and None in told.values():
                     await self.line.cut()
                     told |= {n: self._unconfirmed() for n in rest if n not in told}
@@ -90,43 +86,18 @@ class Sender:
         broker = self.line.broker
         with broker.within() as scope:
 
-            async def send(n: int) -> None:
-                told[n] = await self._publish(messages[n])
+            def tell(number: int, refusal: NotTaken | None) -> None:
+                told[number] = refusal
+                if refusal is None:
+                    self._fits = max(self._fits, len(messages[number].body))
                 broker.extend(scope)
 
-            # A task a message: anyio's cost more, and asyncio's group leaves marks of cancellation on who waits for it.
-            tasks = [asyncio.ensure_future(send(n)) for n in numbers]
             try:
-                await asyncio.wait(tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-            for task in tasks:
-                task.result()
-
-    async def _publish(self, message: BusMessage) -> NotTaken | None:
-        own_id = message.id if message.id not in self._under_way else ""  # aiormq knows what is returned by its id
-        self._under_way.add(own_id)
-        try:
-            answer = await self._channel.basic_publish(
-                message.body,
-                exchange=self.line.broker.options.exchange,
-                routing_key=routing_key(message.topic),
-                properties=_properties(message, own_id),
-                mandatory=message.expected,
-            )
-        except DeliveryError:
-            return NotTaken(f"a queue for {message.topic} does not take it: it is full, or its node is gone")
-        except ChannelPreconditionFailed as closed:
-            if told := _MAX_SIZE.search(str(closed)):
-                self._max_size = int(told[1])
-            raise
-        finally:
-            self._under_way.discard(own_id)
-        if not isinstance(answer, spec.Basic.Ack):
-            return NotTaken(f"nobody has ever subscribed to {message.topic}")
-        self._fits = max(self._fits, len(message.body))
-        return None
+                await self._confirms.publish(messages, numbers, tell)
+            except ChannelPreconditionFailed as closed:
+                if size := _MAX_SIZE.search(str(closed)):
+                    self._max_size = int(size[1])
+                raise
 
     def _unconfirmed(self) -> NotTaken:
         timeout_s = self.line.broker.options.timeout_s
@@ -135,15 +106,3 @@ class Sender:
     def _too_large(self, message: BusMessage) -> NotTaken:
         size = f"{len(message.body):,} bytes, and max_message_size of the broker is {self._max_size:,}"
         return NotTaken(f"it has {size}", is_final=True)
-
-
-def _properties(message: BusMessage, message_id: str) -> spec.Basic.Properties:
-    """The type of the content goes where AMQP has a place for it."""
-    headers: ArgumentsType = dict(message.headers)
-    content_type = next((name for name in headers if name.lower() == "content-type"), "")
-    return spec.Basic.Properties(
-        content_type=cast("str | None", headers.pop(content_type, None)),
-        delivery_mode=PERSISTENT,
-        headers=headers or None,
-        message_id=fit(message_id) or None,
-    )
