@@ -68,15 +68,15 @@ def main(argv: list[str]) -> None:
 
 
 def measure(name: str, arguments: argparse.Namespace) -> list[Turn]:
-    """All turns with one broker, which runs through them."""
+    """All turns with one broker, each with a new one: what is left in a queue would hold up the next."""
     start: Callable[[], AbstractContextManager[Broker]] = getattr(
         import_module(f"tests.servers.{BROKERS[name]}"), BROKERS[name]
     )
-    with start() as broker:
-        return [
-            _turn(f"{name}, turn {number + 1} of {arguments.turns}", broker.url, arguments)
-            for number in range(arguments.turns)
-        ]
+    turns: list[Turn] = []
+    for number in range(arguments.turns):
+        with start() as broker:
+            turns.append(_turn(f"{name}, turn {number + 1} of {arguments.turns}", broker.url, arguments))
+    return turns
 
 
 def _turn(title: str, url: str, arguments: argparse.Namespace) -> Turn:
