@@ -254,7 +254,7 @@ async def test_nobody_listens_at_the_port() -> None:
     async with RabbitBus.from_url(f"amqp://me:sesame@127.0.0.1:{free_port()}") as bus:
         with (
             anyio.fail_after(PATIENCE_S),
-            pytest.raises(BusUnavailable, match="Connect call failed|Connection refused") as error,
+            pytest.raises(BusUnavailable, match=r"Connect call failed|Connection refused") as error,
         ):
             await bus.publish(messages("A", 0, 1))
         assert "sesame" not in str(error.value)
