@@ -107,7 +107,7 @@ async def test_after_a_lost_fsync_nothing_more_is_promised(tmp_path: Path, monke
 
     async with SQLiteStore(path) as store:
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrator_adapters.sqlite.store.commit", fails)
+            patch.setattr("orchestrator_adapters.sqlite.store.committing", lambda _: fails)
             with pytest.raises(StoreUnavailable):
                 await store.commit([moved(made())])
         with pytest.raises(StoreCorrupt, match="start again"):
@@ -124,7 +124,7 @@ async def test_another_error_is_over_when_it_is_over(tmp_path: Path, monkeypatch
 
     async with SQLiteStore(tmp_path / "shop.db") as store:
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrator_adapters.sqlite.store.commit", fails)
+            patch.setattr("orchestrator_adapters.sqlite.store.committing", lambda _: fails)
             with pytest.raises(StoreUnavailable):
                 await store.commit([moved(made())])
         await stored(store, moved(made()))
